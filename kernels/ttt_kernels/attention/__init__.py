@@ -1,0 +1,5 @@
+"""Causal sliding-window attention with GQA, a key/value prefix, attention sinks and RoPE applied on load."""
+
+from ttt_kernels.attention.api import KeyValues, Rope, attention
+
+__all__ = ["KeyValues", "Rope", "attention"]

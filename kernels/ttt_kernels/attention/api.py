@@ -1,0 +1,110 @@
+"""Public face of the attention operation: checks arguments, then calls one implementation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ttt_kernels import _checks
+from ttt_kernels.attention.impl import flash, reference
+from ttt_kernels.attention.types import KeyValues, Rope
+
+__all__ = ["KeyValues", "Rope", "attention"]
+
+_IMPLS = {"reference": reference.attention, "flash": flash.attention}
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    start: int | Tensor = 0,
+    prefix: KeyValues | None = None,
+    sinks: KeyValues | None = None,
+    rope: Rope | None = None,
+    scale: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Causal attention of a chunk of queries over the keys before it; the maths is in the README beside this file.
+
+    Args:
+        q: [B, Hq, T, D], before RoPE.
+        k, v: [B, Hkv, T, D] of the same tokens; k before RoPE; Hq is a multiple of Hkv.
+        window: keys that a query sees, itself included; None is all before it.
+        start: position of the first query, or an int64 tensor [B] with one per sequence. Prefix rows that would
+            stand before position 0 are not seen.
+        prefix: keys and values of the P positions before `start`, [B, Hkv, P, D].
+        sinks: keys and values of positions 0..S-1, [B, Hkv, S, D]; seen from distance min(p - s, window). A sink is
+            never counted a second time as a key of the window.
+        rope: tables that cover every position; None leaves q and k as they are.
+        scale: of the scores; 1/sqrt(D) by default.
+        impl: "reference" (any dtype, any order of derivative), "flash" (CPU; first derivative only), or "auto"
+            (the reference).
+
+    Returns:
+        [B, Hq, T, D] in q's dtype. Softmax in fp32, or float64 for float64 inputs.
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit; the message names it.
+    """
+    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    _check(q, k, v, window, start, prefix, sinks, rope)
+    return chosen(
+        q,
+        k,
+        v,
+        window=window,
+        start=start,
+        prefix=prefix,
+        sinks=sinks,
+        rope=rope,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+    )
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int | None,
+    start: int | Tensor,
+    prefix: KeyValues | None,
+    sinks: KeyValues | None,
+    rope: Rope | None,
+) -> None:
+    _checks.shape("q", q, ("B", "Hq", "T", "D"))
+    _checks.floating("q", q)
+    batch, q_heads, length, width = q.shape
+    _checks.shape("k", k, (batch, "Hkv", length, width))
+    heads = k.shape[1]
+    if not heads or q_heads % heads:
+        raise ValueError(f"k has shape {list(k.shape)}, expected a number of heads that divides q's {q_heads}")
+    pairs = {"": KeyValues(k, v), "prefix.": prefix, "sinks.": sinks}
+    for name, pair in pairs.items():
+        if pair is None:
+            continue
+        count = length if not name else "P" if name == "prefix." else "S"
+        _checks.shape(f"{name}k", pair.k, (batch, heads, count, width))
+        _checks.shape(f"{name}v", pair.v, tuple(pair.k.shape))
+        _checks.same_kind(f"{name}k", pair.k, "q", q)
+        _checks.same_kind(f"{name}v", pair.v, "q", q)
+    sink_count = 0 if sinks is None else sinks.k.shape[2]
+    if window is not None and window <= sink_count:
+        raise ValueError(f"window is {window}, expected more than the {sink_count} sinks")
+    if isinstance(start, Tensor):
+        _checks.shape("start", start, (batch,))
+        if start.is_floating_point():
+            raise ValueError(f"start has dtype {start.dtype}, expected an integer one")
+    elif start < 0:
+        raise ValueError(f"start is {start}, expected a position from 0")
+    if rope is not None:
+        _checks.shape("rope.cos", rope.cos, ("N", width // 2))
+        _checks.shape("rope.sin", rope.sin, tuple(rope.cos.shape))
+        if width % 2:
+            raise ValueError(f"q has shape {list(q.shape)}, expected an even width D for RoPE")
+        if isinstance(start, int) and rope.cos.shape[0] < start + length:
+            raise ValueError(
+                f"rope.cos has shape {list(rope.cos.shape)}, expected at least {start + length} rows "
+                f"for {length} queries from position {start}"
+            )

@@ -1,0 +1,40 @@
+"""Public face of linear cross-entropy: checks arguments, then calls one implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ttt_kernels import _checks
+from ttt_kernels.cross_entropy.impl import chunked, reference
+
+__all__ = ["linear_cross_entropy"]
+
+_IMPLS = {"reference": reference.linear_cross_entropy, "chunked": chunked.linear_cross_entropy}
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, impl: str = "auto") -> Tensor:
+    """Negative log-likelihood of each target under softmax(hidden weightᵀ).
+
+    Args:
+        hidden: [N, D].
+        weight: [V, D], the head (tied embedding or its own).
+        targets: [N] int64, each in 0..V-1.
+        impl: "reference" (any order of derivative), "chunked" (constant memory; gradient of `hidden` only, first
+            derivative only), or "auto" (the reference).
+
+    Returns:
+        [N] nats, fp32 (float64 for float64 inputs).
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit; the message names it.
+    """
+    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    _checks.shape("hidden", hidden, ("N", "D"))
+    _checks.floating("hidden", hidden)
+    _checks.shape("weight", weight, ("V", hidden.shape[1]))
+    _checks.same_kind("weight", weight, "hidden", hidden)
+    _checks.shape("targets", targets, (hidden.shape[0],))
+    if targets.dtype != torch.int64:
+        raise ValueError(f"targets has dtype {targets.dtype}, expected torch.int64")
+    return chosen(hidden, weight, targets)

@@ -1,0 +1,54 @@
+"""The write while reading: no graph, no second copy of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ttt_kernels.inner_update.types import InnerStep
+
+
+def inner_update(
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    rates: Tensor,
+    *,
+    rule: str,
+    clip: float,
+    decay: float,
+    anchors: Sequence[Tensor] | None,
+) -> InnerStep:
+    """See `ttt_kernels.inner_update.inner_update`."""
+    with torch.no_grad():
+        norms = [
+            torch.linalg.vector_norm(grad, dtype=weight.dtype) for grad, weight in zip(grads, weights, strict=True)
+        ]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        size = float(norm)
+        if not math.isfinite(size):
+            return InnerStep(tuple(weights), norm)
+        factor = clip / size if clip and size >= clip else 1.0
+        for index, (weight, grad, rate) in enumerate(zip(weights, grads, rates.tolist(), strict=True)):
+            if decay and anchors is not None:
+                weight.lerp_(anchors[index], decay)
+            if rule == "muon":
+                weight.add_(_orthogonalise(grad.to(weight.dtype)), alpha=-rate)
+            else:
+                weight.add_(grad, alpha=-rate * factor)
+        return InnerStep(tuple(weights), norm)
+
+
+def _orthogonalise(matrix: Tensor) -> Tensor:
+    """Newton-Schulz as in the reference, in fp32."""
+    rows, columns = matrix.shape
+    x = matrix.T if rows > columns else matrix
+    size = torch.linalg.vector_norm(x)
+    x = x / torch.where(size > 0, size, torch.ones_like(size))
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    x = x.T if rows > columns else x
+    return x * max(1.0, rows / columns) ** 0.5

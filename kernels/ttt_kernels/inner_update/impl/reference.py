@@ -1,0 +1,55 @@
+"""The specification, in plain PyTorch; differentiable through the clip and its norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ttt_kernels.inner_update.types import InnerStep
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients of Muon (K. Jordan, 2024)
+_ITERATIONS = 5
+
+
+def inner_update(
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    rates: Tensor,
+    *,
+    rule: str,
+    clip: float,
+    decay: float,
+    anchors: Sequence[Tensor] | None,
+) -> InnerStep:
+    """See `ttt_kernels.inner_update.inner_update`."""
+    grads = [grad.to(weight.dtype) for grad, weight in zip(grads, weights, strict=True)]
+    squares = torch.stack([grad.square().sum() for grad in grads]).sum()
+    # The root has no finite slope at 0: there the unclipped branch is taken and the root is of a constant.
+    moving = squares > 0
+    norm = torch.where(moving, torch.sqrt(torch.where(moving, squares, torch.ones_like(squares))), squares)
+    if clip:
+        clipped = norm >= clip
+        factor = torch.where(clipped, clip / torch.where(clipped, norm, torch.ones_like(norm)), torch.ones_like(norm))
+        grads = [grad * factor for grad in grads]
+    if rule == "muon":
+        grads = [orthogonalise(grad) for grad in grads]
+    after = [weight - rates[index] * grad for index, (weight, grad) in enumerate(zip(weights, grads, strict=True))]
+    if decay and anchors is not None:
+        after = [new - decay * (weight - anchor) for new, weight, anchor in zip(after, weights, anchors, strict=True)]
+    return InnerStep(tuple(after), norm)
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Newton-Schulz: drives the singular values of [M, N] towards 1, scaled by sqrt(max(1, M/N)). Zero stays zero."""
+    a, b, c = _QUINTIC
+    rows, columns = matrix.shape
+    x = matrix.T if rows > columns else matrix
+    squares = x.square().sum()
+    x = x / torch.sqrt(torch.where(squares > 0, squares, torch.ones_like(squares)))
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.T if rows > columns else x
+    return x * max(1.0, rows / columns) ** 0.5

@@ -1,0 +1,1 @@
+"""Implementations; they never import each other."""

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ttt_kernels.cross_entropy import linear_cross_entropy
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 150), st.integers(2, 40), st.integers(0, 99))
+def test_chunked_equals_the_reference_and_pytorch(rows: int, vocabulary: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(vocabulary, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randint(vocabulary, (rows,), generator=generator)
+    cotangent = torch.randn(rows, generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(expected, hidden, cotangent)
+    for impl in ("reference", "chunked"):
+        nll = linear_cross_entropy(hidden, weight, targets, impl=impl)
+        (ours,) = torch.autograd.grad(nll, hidden, cotangent)
+        assert (nll - expected).abs().max() < 1e-12
+        assert (ours - gradient).abs().max() < 1e-12
+
+
+def test_chunked_in_bf16_is_as_near_as_bf16_allows() -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(100, 64), torch.randn(500, 64) / 8, torch.randint(500, (100,))
+    exact = linear_cross_entropy(hidden, weight, targets)
+    low = hidden.bfloat16(), weight.bfloat16(), targets
+    plain = (linear_cross_entropy(*low) - exact).abs().mean()
+    assert (linear_cross_entropy(*low, impl="chunked") - exact).abs().mean() < 1.5 * plain
+
+
+def test_derivatives_of_the_reference() -> None:
+    torch.manual_seed(0)
+    hidden, weight = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5))
+    targets = torch.tensor([0, 4, 2, 2])
+    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, weight))
+    assert torch.autograd.gradgradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, weight))
+
+
+def test_chunked_refuses_what_it_does_not_compute() -> None:
+    hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    targets = torch.tensor([0, 4, 2, 2])
+    with pytest.raises(ValueError, match="weight requires a gradient"):
+        linear_cross_entropy(hidden, weight, targets, impl="chunked")
+    nll = linear_cross_entropy(hidden, weight.detach(), targets, impl="chunked")
+    with pytest.raises(RuntimeError, match="differentiated once only"):
+        torch.autograd.grad(nll.sum(), hidden, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"impl": "cce"}, "unknown impl 'cce'; valid: 'auto', 'reference', 'chunked'"),
+        ({"hidden": torch.zeros(4)}, "hidden has shape"),
+        ({"weight": torch.zeros(5, 2)}, "weight has shape"),
+        ({"weight": torch.zeros(5, 3).double()}, "weight is torch.float64"),
+        ({"targets": torch.zeros(3, dtype=torch.int64)}, "targets has shape"),
+        ({"targets": torch.zeros(4, dtype=torch.int32)}, "targets has dtype"),
+    ],
+)
+def test_a_bad_argument_is_named(change: dict, message: str) -> None:
+    good = {"hidden": torch.zeros(4, 3), "weight": torch.zeros(5, 3), "targets": torch.zeros(4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=message):
+        linear_cross_entropy(**{**good, **change})

@@ -1,0 +1,1 @@
+"""The TTT-E2E Transformer: base weights, fast weights, the fold, generation."""

@@ -1,0 +1,92 @@
+"""Base models by name or path, each loaded once a process."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import torch
+
+from ttt_memory.errors import CorruptionError
+from ttt_memory.artifacts import DEFAULT_MODEL
+from ttt_memory.model.base_store import load_net, locate, prepare
+from ttt_memory.model.catalogue import Converted, ModelInfo, damage, describe_model, list_models, remove_model
+from ttt_memory.model.config import ModelConfig
+from ttt_memory.model.loaded import LoadedModel, fingerprint_of
+from ttt_memory.model.tiny import tiny
+from ttt_memory.model.tokenizer import BytePairTokenizer, Vocabulary
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelInfo",
+    "check_weights",
+    "default_dtype",
+    "describe_model",
+    "list_models",
+    "load_model",
+    "remove_model",
+]
+
+_TINY = "tiny"
+_lock = threading.Lock()
+_loaded: dict[tuple[str, int, torch.dtype], LoadedModel] = {}
+
+
+def load_model(spec: str | Path = DEFAULT_MODEL, *, dtype: torch.dtype | None = None) -> LoadedModel:
+    """A model ready for use; the same object at every call of a process.
+
+    Args:
+        spec: `tiny`; a published name (`smollm2-135m`); the path of a `.gguf` file or of a safetensors folder.
+        dtype: of computing; default `default_dtype()`. `tiny` always computes in fp32.
+
+    Raises:
+        ModelNotFoundError: the weights are not on this machine; the error names the command that fetches them.
+        ModelFormatError: the files cannot be read or are of another kind of model.
+    """
+    with _lock:
+        if str(spec) == _TINY:
+            return tiny()
+        _, path = locate(spec)
+        key = (str(path), path.stat().st_mtime_ns, dtype or default_dtype())
+        if key not in _loaded:
+            _loaded[key] = _load(prepare(spec), key[2])
+        return _loaded[key]
+
+
+def default_dtype() -> torch.dtype:
+    """bf16 where the machine multiplies it natively (AVX-512 BF16, AMX or CUDA), else fp32."""
+    native = torch.cuda.is_available() or _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
+    return torch.bfloat16 if native else torch.float32
+
+
+def check_weights(spec: str | Path) -> None:
+    """Hash the weights again, which takes about a second per GB. `tiny` has no file and always passes.
+
+    Raises CorruptionError if the bytes are not what was written, ModelNotFoundError if there are none.
+    """
+    if str(spec) != _TINY and (wrong := damage(prepare(spec))):
+        raise CorruptionError(
+            f"The weights of {str(spec)!r} are damaged.",
+            why=wrong,
+            fix=f"ttt-memory model remove {spec}, then ttt-memory model pull",
+            model=str(spec),
+        )
+
+
+def _load(converted: Converted, dtype: torch.dtype) -> LoadedModel:
+    manifest = converted.manifest
+    config = ModelConfig.from_dict(manifest["config"])
+    tokenizer = BytePairTokenizer(Vocabulary.from_json(converted.tokenizer.read_text(encoding="utf-8")))
+    return LoadedModel(
+        name=manifest["name"],
+        net=load_net(converted.weights, config, dtype),
+        tokenizer=tokenizer,
+        fingerprint=fingerprint_of(manifest["sha256"], manifest["w0_sha256"], tokenizer.fingerprint, config),
+        compute_dtype=dtype,
+    )
+
+
+def _cpu_has(probe: str) -> bool:
+    """torch names these probes privately; a release without one is one without the fast path."""
+    supported = getattr(torch.cpu, probe, None)
+    return bool(supported is not None and supported())

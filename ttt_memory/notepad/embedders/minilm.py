@@ -1,0 +1,141 @@
+"""all-MiniLM-L6-v2 in plain torch: six BERT layers, mean pooling, unit length.
+
+Every text runs by itself, without padding: matrix products of another shape may round differently, and a passage's
+vector must not depend on what else is embedded with it (another tenant's text, or the size of a batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ttt_memory.artifacts import ARTIFACTS
+from ttt_memory.errors import ModelFormatError, ModelNotFoundError
+from ttt_memory.notepad.embedders.wordpiece import WordPiece
+
+_LAYERS, _HEADS, _WIDTH = 6, 12, 384
+_EPS = 1e-12
+_MAX_TOKENS = 254
+
+
+class MiniLM:
+    """Sentences and short passages to 384 dimensions. Immutable; safe to use from several threads.
+
+    On one machine with one thread count the same text always gives the same vector. Across machines, thread counts and
+    number formats vectors agree to a cosine of 0.999.
+    """
+
+    name = "minilm"
+    dimensions = _WIDTH
+    max_tokens = _MAX_TOKENS
+
+    def __init__(self, tensors: Mapping[str, Tensor], wordpiece: WordPiece, *, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self._wordpiece = wordpiece
+        self._begin, self._end = wordpiece.id_of("[CLS]"), wordpiece.id_of("[SEP]")
+        try:
+            words = tensors["embeddings.word_embeddings.weight"]
+            # The only segment is segment 0, so its embedding belongs to the positions'.
+            types = tensors["embeddings.token_type_embeddings.weight"][0]
+            self._embeddings = words, tensors["embeddings.position_embeddings.weight"].float() + types.float()
+            self._embedding_norm = _pair(tensors, "embeddings.LayerNorm", torch.float32)
+            self._layers = [_Layer(tensors, f"encoder.layer.{index}") for index in range(_LAYERS)]
+        except KeyError as error:
+            raise ModelFormatError("The embedder's weights are incomplete.", why=f"no tensor {error}") from error
+
+    @classmethod
+    def load(cls, folder: Path | None = None, *, dtype: torch.dtype | None = None) -> MiniLM:
+        """The embedder from `model.safetensors` and `vocab.txt` in `folder` (default: as fetched by `model pull`).
+
+        Args:
+            folder: where the files are.
+            dtype: of computing; default bf16 where the processor multiplies it natively, else fp32.
+
+        Raises:
+            ModelNotFoundError: the files are not there.
+            ModelFormatError: they cannot be read.
+        """
+        published = ARTIFACTS["minilm"]
+        if folder is None:
+            if not published.present:
+                raise ModelNotFoundError(
+                    "The embedder 'minilm' is not on this machine.", fix="ttt-memory model pull", model="minilm"
+                )
+            folder = published.folder
+        weights, vocabulary = folder / "model.safetensors", folder / "vocab.txt"
+        try:
+            tensors = load_file(weights)
+            lines = vocabulary.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        except (SafetensorError, OSError, UnicodeDecodeError) as error:
+            raise ModelFormatError(f"Cannot read the embedder in {folder}.", why=str(error)) from error
+        computing = dtype or (torch.bfloat16 if _native_bf16() else torch.float32)
+        matrices = {name: t.to(computing) for name, t in tensors.items() if t.is_floating_point()}
+        wordpiece = WordPiece({word: index for index, word in enumerate(lines)})
+        return cls(matrices, wordpiece, fingerprint=f"minilm-{published.members[0].sha256[:16]}-v1")
+
+    def count_tokens(self, text: str) -> int:
+        """Number of WordPiece tokens in `text`, without the two that mark its ends."""
+        return len(self._wordpiece.tokenize(text))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) of each token, in characters of `text`."""
+        return [(start, end) for _, start, end in self._wordpiece.tokenize(text)]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """fp32 [N, 384], L2-normalised; of each text the first 254 tokens are read. Zeros for a text without tokens."""
+        vectors = np.zeros((len(texts), _WIDTH), np.float32)
+        with torch.inference_mode():
+            for row, text in zip(vectors, texts, strict=True):
+                ids = [token for token, _, _ in self._wordpiece.tokenize(text)[:_MAX_TOKENS]]
+                if ids:
+                    row[:] = self._vector([self._begin, *ids, self._end]).numpy()
+        return vectors
+
+    def _vector(self, ids: list[int]) -> Tensor:
+        words, positions = self._embeddings
+        x = F.embedding(torch.tensor(ids), words).float() + positions[: len(ids)]  # [T, 384], fp32 residual stream
+        x = F.layer_norm(x, (_WIDTH,), *self._embedding_norm, _EPS)
+        for layer in self._layers:
+            x = layer(x)
+        return F.normalize(x.mean(0), dim=0)
+
+
+class _Layer:
+    """One post-norm BERT block. Matrix products in the weights' dtype, norms and residuals in fp32."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
+        parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+        self._qkv = tuple(torch.cat([tensors[f"{part}.{kind}"] for part in parts]) for kind in ("weight", "bias"))
+        self._out = _pair(tensors, f"{name}.attention.output.dense")
+        self._attention_norm = _pair(tensors, f"{name}.attention.output.LayerNorm", torch.float32)
+        self._up = _pair(tensors, f"{name}.intermediate.dense")
+        self._down = _pair(tensors, f"{name}.output.dense")
+        self._mlp_norm = _pair(tensors, f"{name}.output.LayerNorm", torch.float32)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, 384] to [T, 384], fp32."""
+        dtype = self._out[0].dtype
+        heads = F.linear(x.to(dtype), *self._qkv).view(len(x), 3, _HEADS, -1).permute(1, 2, 0, 3)  # [3, H, T, d]
+        q, k, v = heads.unsqueeze(1).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).reshape(len(x), _WIDTH)
+        x = F.layer_norm(x + F.linear(attended, *self._out).float(), (_WIDTH,), *self._attention_norm, _EPS)
+        hidden = F.gelu(F.linear(x.to(dtype), *self._up))
+        return F.layer_norm(x + F.linear(hidden, *self._down).float(), (_WIDTH,), *self._mlp_norm, _EPS)
+
+
+def _pair(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    return weight.to(dtype or weight.dtype), bias.to(dtype or bias.dtype)
+
+
+def _native_bf16() -> bool:
+    """torch names the probe privately; a release without it is one without the fast path."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())

@@ -1,0 +1,72 @@
+"""From a query's terms and vector to the best passages of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttt_memory.notepad.dense import Vectors
+from ttt_memory.notepad.fusion import fuse
+from ttt_memory.notepad.index import Mask, PassageIndex, Table
+from ttt_memory.notepad.lexical import Postings, bm25, idf
+
+CANDIDATES = 100
+"""Passages that each of the two searches hands to the fusion, at least."""
+
+StoredPostings = Mapping[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for: the weight of each term, the terms that are code-shaped tokens, the embedding [D]."""
+
+    weights: Mapping[str, float]
+    codes: Sequence[str]
+    vector: Vectors
+
+
+def rank(
+    index: PassageIndex, query: Query, stored: StoredPostings, limit: int, *, allowed: Mask | None
+) -> tuple[list[int], list[float]]:
+    """Return ids and scores of at most `limit` passages, best first; equal scores in order of id.
+
+    Args:
+        stored: for each term of the query the ids of the passages that hold it, ascending, and its count in each.
+        allowed: which of the index's rows may be found, [N]; None where all may.
+    """
+    table, depth = index.table, max(CANDIDATES, 2 * limit)
+    postings = _by_row(stored, table)
+    lexical = bm25(postings, query.weights, table.lengths)
+    exact = _exact(postings, query.codes, len(table.ids))
+    if allowed is not None:
+        lexical[~allowed] = exact[~allowed] = 0.0
+    near, _ = index.dense.nearest(query.vector, depth, None if allowed is None else table.ids[allowed])
+    wordy = np.argsort(-lexical, kind="stable")[:depth]
+    rows = np.unique(np.concatenate([table.rows(near)[0], wordy[lexical[wordy] > 0], np.flatnonzero(exact)]))
+    dense = (index.dense.vectors(table.ids[rows]) @ query.vector).astype(np.float64)
+    scores = fuse(dense, lexical[rows], exact[rows])
+    best = np.argsort(-scores, kind="stable")[:limit]
+    return table.ids[rows[best]].tolist(), scores[best].tolist()
+
+
+def _by_row(stored: StoredPostings, table: Table) -> Postings:
+    """Translate passage ids to rows; passages that the index does not hold (yet, or any more) are left out."""
+    postings = {}
+    for term, (ids, counts) in stored.items():
+        rows, known = table.rows(ids)
+        if len(rows):
+            postings[term] = (rows, counts[known])
+    return postings
+
+
+def _exact(postings: Postings, codes: Sequence[str], total: int) -> NDArray[np.float64]:
+    """Return the share of the query's rare codes that each passage holds, by rarity: [N], 0 to 1."""
+    held = np.zeros(total)
+    rare = [code for code in codes if code in postings and len(postings[code][0]) <= max(5, total // 100)]
+    values = {code: idf(len(postings[code][0]), total) for code in rare}
+    for code, value in values.items():
+        held[postings[code][0]] += value / sum(values.values())
+    return held

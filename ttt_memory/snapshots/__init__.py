@@ -1,0 +1,1 @@
+"""Fast weights as bytes and back."""

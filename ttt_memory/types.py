@@ -1,0 +1,241 @@
+"""What goes into a memory and what comes out of it. All values are immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Mode = Literal["hybrid", "weights", "notepad"]
+Answerer = Literal["extract", "generate"]
+
+
+def _utc(moment: datetime) -> datetime:
+    """Naive times are taken as UTC; everything is kept in UTC."""
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Document(_Value):
+    """A text to remember.
+
+    Attributes:
+        text: the text, kept verbatim.
+        metadata: JSON values, usable in `where` filters.
+        observed_at: when the content was true or was said; defaults to the time of ingestion.
+        stream: name of the conversation or log this text continues; None for a document of its own.
+        sequence: place in the stream. The same place with the same text is the same append; None takes the next place.
+        origin: who wrote it; `model` marks a model's own words.
+    """
+
+    text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    observed_at: Moment | None = None
+    stream: str | None = None
+    sequence: int | None = None
+    origin: Literal["user", "model"] = "user"
+
+
+class Receipt(_Value):
+    """What became of one ingested document. Given after commit, never before.
+
+    Attributes:
+        document_id: random id of the document.
+        created: False where the same content was there already.
+        tokens: predicted tokens of the document.
+        position: place in the tenant's ledger.
+        learned: whether the fast weights have read it.
+        losses: mean loss of each mini-batch before its update, nats per token.
+        surprise: mean loss over the document before its updates, nats per token; None if not learned.
+        skipped_steps: inner steps skipped because they were not finite.
+        seconds: wall time of this call.
+    """
+
+    document_id: str
+    created: bool
+    tokens: int
+    position: int
+    learned: bool
+    losses: tuple[float, ...] = ()
+    surprise: float | None = None
+    skipped_steps: int = 0
+    seconds: float = 0.0
+
+
+class Citation(_Value):
+    """A verbatim quote: `source[start:end] == text`, offsets in characters."""
+
+    document_id: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+class Passage(_Value):
+    """A hit of `search`: `source[start:end] == text`, offsets in characters; higher scores are better."""
+
+    document_id: str
+    start: int
+    end: int
+    text: str
+    score: float
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Contributions(_Value):
+    """What each memory gave to an answer: shares that sum to 1, or both 0 where nothing was found."""
+
+    notepad: float
+    weights: float
+
+
+class Answer(_Value):
+    """Reply to `ask`.
+
+    Attributes:
+        text: the answer; with the extractive answerer, verbatim sentences of the first citations.
+        citations: quotes that support it, best first; always empty in `mode="weights"`.
+        mode: the mode asked for.
+        grounded: True where the text is supported by the citations.
+        confidence: 0 to 1; a ranking signal, not yet calibrated.
+        contributions: what each memory gave.
+        learned_through: ledger position that the weights had read when answering.
+        timings: seconds by stage.
+        notes: what the reader must know, such as weights that could not be used.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    mode: Mode
+    grounded: bool
+    confidence: float
+    contributions: Contributions
+    learned_through: int
+    timings: dict[str, float] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class DocumentInfo(_Value):
+    """A live document as listed; `text` only from `get`."""
+
+    id: str
+    position: int
+    characters: int
+    tokens: int
+    learn: bool
+    learned: bool
+    surprise: float | None
+    metadata: dict[str, Any]
+    observed_at: datetime
+    ingested_at: datetime
+    stream: str | None = None
+    sequence: int | None = None
+    origin: str = "user"
+    text: str | None = None
+
+
+class Snapshot(_Value):
+    """A named point of the ledger.
+
+    Attributes:
+        digest: of the fast weights there; None where they must be replayed first (see `rebuilt_from`).
+        rebuilt_from: id of the snapshot this one replaces, because a document it held was forgotten.
+    """
+
+    id: str
+    label: str | None
+    position: int
+    documents: int
+    digest: str | None
+    created_at: datetime
+    rebuilt_from: str | None = None
+
+
+class ForgetReport(_Value):
+    """What `forget` removed and what the replay cost."""
+
+    documents: tuple[str, ...]
+    replayed_tokens: int
+    dropped_checkpoints: int
+    rebuilt_snapshots: tuple[str, ...]
+    digest: str
+    seconds: float
+
+
+class Estimate(_Value):
+    """What an operation would cost, before anything is written. `seconds` follows this machine's measured speed."""
+
+    documents: int
+    tokens: int
+    seconds: float
+    bytes: int
+
+
+class Stats(_Value):
+    """State of one tenant's memory."""
+
+    tenant: str
+    documents: int
+    detached_documents: int
+    passages: int
+    snapshots: int
+    checkpoints: int
+    tokens: int
+    learned_tokens: int
+    position: int
+    learned_through: int
+    relearning: bool
+    digest: str
+    state_bytes: int
+    text_bytes: int
+    store_bytes: int
+    model: str
+    model_fingerprint: str
+    embedder: str
+    backend: dict[str, str]
+
+
+class Finding(_Value):
+    """One thing that `verify` found wrong."""
+
+    check: str
+    subject: str
+    detail: str
+
+
+class VerifyReport(_Value):
+    """Result of `verify`: `ok`, the checks that ran, and what was wrong.
+
+    `replayed` is None without replay, else `exact` (same backend, same digest) or `tolerance` (another backend: loss on
+    a fixed probe text within 0.005 nats).
+    """
+
+    ok: bool
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    replayed: Literal["exact", "tolerance"] | None = None
+    digest: str
+
+
+class Progress(NamedTuple):
+    """Passed to `progress` callbacks: `done` of `total` units (tokens, passages or bytes) of a stage."""
+
+    stage: str
+    done: int
+    total: int
+    document: int
+    loss: float | None
+
+
+ProgressCallback = Callable[[Progress], None]
+Source = str | Path | Document
