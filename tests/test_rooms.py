@@ -18,7 +18,7 @@ ALWAYS = {"ttt_memory.errors"}
 # What a room may import of ours; a room not listed (the top of ttt_memory) may import all rooms of ttt_memory.
 MAY_IMPORT = {
     "ttt_kernels": {"ttt_kernels"},
-    "ttt_memory.model": {"ttt_memory.model", "ttt_kernels", "ttt_memory.artifacts"},
+    "ttt_memory.model": {"ttt_memory.model", "ttt_kernels", "ttt_memory.artifacts", "ttt_memory.cache_folder"},
     "ttt_memory.ledger": {"ttt_memory.ledger"},
     "ttt_memory.snapshots": {"ttt_memory.snapshots"},
     "ttt_memory.notepad": {"ttt_memory.notepad", "ttt_memory.ledger", "ttt_memory.types", "ttt_memory.artifacts"},

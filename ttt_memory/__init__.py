@@ -41,8 +41,8 @@ _HOMES = {
     "CompressedMemory": "ttt_memory.memory",
     "Sampling": "ttt_memory.model.generate",
     **dict.fromkeys(
-        ("Answer", "Citation", "Document", "DocumentInfo", "Estimate", "ForgetReport", "Passage", "Progress")
-        + ("Receipt", "Snapshot", "Stats", "VerifyReport"),
+        """Answer Citation Document DocumentInfo Estimate ForgetReport Passage Progress Receipt Snapshot Stats
+        VerifyReport""".split(),
         "ttt_memory.types",
     ),
 }

@@ -119,9 +119,7 @@ def _write(handle: Handle, tenant: str, archive: zipfile.ZipFile, progress: Prog
     archive.writestr("manifest.json", json.dumps(manifest, indent=1))
 
 
-def _document_lines(
-    handle: Handle, documents: list[DocumentRow], progress: ProgressCallback | None
-) -> Iterator[bytes]:
+def _document_lines(handle: Handle, documents: list[DocumentRow], progress: ProgressCallback | None) -> Iterator[bytes]:
     for number, row in enumerate(documents):
         yield _line(
             {

@@ -50,7 +50,7 @@ class Artifact:
     @property
     def source(self) -> str:
         """Where it comes from, for people."""
-        return f"wheel {self.requirement} of the Python package index"
+        return f"PyPI {self.requirement}"
 
     @property
     def folder(self) -> Path:

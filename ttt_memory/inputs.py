@@ -63,7 +63,9 @@ def check(document: Document) -> Document:
         json.dumps(document.metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidDocumentError(
-            "The metadata cannot be kept.", why=str(error), fix="Use JSON values: text, numbers, booleans, lists, dicts."
+            "The metadata cannot be kept.",
+            why=str(error),
+            fix="Use JSON values: text, numbers, booleans, lists, dicts.",
         ) from error
     if document.sequence is not None and document.stream is None:
         raise InvalidDocumentError("A sequence needs the stream it counts in.", fix="Give Document(stream=...).")

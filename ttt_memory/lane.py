@@ -44,7 +44,7 @@ class _Job:
         except StopIteration as stop:
             self.events.put(("done", stop.value))
             return False
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+        except BaseException as error:
             self.events.put(("error", error))
             return False
         return True

@@ -28,7 +28,7 @@ _NEWEST_KEPT = 2
 
 
 def folded_text(text: str, stream: str | None) -> str:
-    """The text as the fold reads it: an append to a stream ends with a line break, so that turns do not run together."""
+    """The text as the fold reads it: an append to a stream ends with a line break, so that turns stay apart."""
     return text if stream is None or text.endswith("\n") else text + "\n"
 
 
@@ -147,13 +147,15 @@ class Learner:
         return Published(self.w0, Point(0, 0), None, 0, None)
 
     def _read_document(self, row: DocumentRow, number: int, progress: ProgressCallback | None) -> int:
-        resumed = self.published.segment if self.published.through.position == row.position else None
-        losses = list(row.losses or ()) if resumed else []
+        resumed = (self.published.segment or 0) if self.published.through.position == row.position else 0
         skipped = row.skipped if resumed else 0
+        losses: list[float] = []
         done = 0
         for index, segment in enumerate(self._segments(row)):
-            if index < (resumed or 0):
+            if index < resumed:
                 done += len(segment.tokens)
+                batches = len(losses) + -(-len(segment.tokens) // self.model.config.inner.mini_batch)
+                losses = list(row.losses[:batches])
                 continue
             before, started = done, time.perf_counter()
 
@@ -167,16 +169,14 @@ class Learner:
                 if progress:
                     progress(Progress("learn", done, row.tokens, number, step.loss))
 
-            weights = self.lane.run(
-                read(self.model, self.published.weights, segment), priority=LEARN, on_step=on_step
-            )
+            weights = self.lane.run(read(self.model, self.published.weights, segment), priority=LEARN, on_step=on_step)
             if not weights.is_finite():  # steps are guarded one by one: reaching this is a defect, not bad input
                 raise ModelFormatError("The fast weights are no longer finite.", document_id=row.id)
             count = done - before
             self._publish(weights, row.point, index + 1, count)
             self._time(count, time.perf_counter() - started)
+            self._record(row, losses, skipped, complete=False)
             if self._unsaved >= self._checkpoint_tokens:
-                self._record(row, losses, skipped, complete=False)
                 self.checkpoint()
         self.published = replace(self.published, through=row.point, segment=None)
         self._record(row, losses, skipped, complete=True)
@@ -212,9 +212,7 @@ class Learner:
             return np.empty(0, np.int32)
         parts: list[np.ndarray] = []
         wanted = self.model.config.context_tokens
-        earlier = self.ledger.stream_documents(
-            row.stream, before_position=row.position, point=row.point
-        )
+        earlier = self.ledger.stream_documents(row.stream, before_position=row.position, point=row.point)
         for other in earlier:
             if not other.learn:
                 continue
@@ -250,4 +248,3 @@ class Learner:
 
 def _arrays(weights: FastWeights) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in weights.tensors().items()}
-

@@ -85,9 +85,7 @@ class CompressedMemory:
         if on_conflict not in ("wait", "raise"):
             raise InvalidInputError(f"Unknown on_conflict {on_conflict!r}.", fix='Use "wait" or "raise".')
         url = url or default_url()
-        handle = open_handle(
-            url, tenant, model=model, embedder=embedder, wait=on_conflict == "wait", rederive=rederive
-        )
+        handle = open_handle(url, tenant, model=model, embedder=embedder, wait=on_conflict == "wait", rederive=rederive)
         try:
             if replay or rederive:
                 with handle.writing():
@@ -104,7 +102,9 @@ class CompressedMemory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ class CompressedMemory:
         """Remember text: verbatim in the ledger and notepad, and learned by the fast weights.
 
         Args:
-            source: a str (text), a Path (a file; a folder gives several documents), a Document, or an iterable of these.
+            source: a str (text), a Path (a file; a folder is several documents), a Document, or an iterable of these.
             metadata: JSON values added to each document's own.
             observed_at: when the content was true; the time of ingestion if None.
             learn: False stores it searchable, and leaves the weights as they are.
@@ -176,10 +176,31 @@ class CompressedMemory:
     # ------------------------------------------------------------------ asking
 
     @overload
-    def ask(self, question: str, *, mode: Mode = ..., stream: Literal[False] = ..., **options: Any) -> Answer: ...
+    def ask(
+        self,
+        question: str,
+        *,
+        mode: Mode = ...,
+        stream: Literal[False] = ...,
+        limit: int = ...,
+        where: Where | None = ...,
+        as_of: datetime | None = ...,
+        answerer: Answerer = ...,
+        sampling: Sampling | None = ...,
+    ) -> Answer: ...
     @overload
-    def ask(self, question: str, *, mode: Mode = ..., stream: Literal[True], **options: Any) -> AnswerStream: ...
-
+    def ask(
+        self,
+        question: str,
+        *,
+        mode: Mode = ...,
+        stream: Literal[True],
+        limit: int = ...,
+        where: Where | None = ...,
+        as_of: datetime | None = ...,
+        answerer: Answerer = ...,
+        sampling: Sampling | None = ...,
+    ) -> AnswerStream: ...
     def ask(
         self,
         question: str,
@@ -203,7 +224,7 @@ class CompressedMemory:
             where: filter on metadata, as in `search`.
             as_of: only what was observed until then.
             answerer: `"extract"` quotes the best supporting sentences; `"generate"` lets the local model write, reading
-                the passages with the fast weights (`hybrid`) or without them (`notepad`). `mode="weights"` always writes.
+                the passages with the fast weights (`hybrid`) or without (`notepad`). `mode="weights"` always writes.
             sampling: temperature, top-p and the like for a written answer.
 
         Raises:
@@ -222,7 +243,7 @@ class CompressedMemory:
         Args:
             query: words, a sentence, a name or a code.
             limit: passages at most.
-            where: e.g. `{"kind": "ticket", "priority": {"$gte": 3}}`; operators in docs/filters of notepad/filters.py.
+            where: e.g. `{"kind": "ticket", "priority": {"$gte": 3}}`; the operators are listed in notepad/filters.py.
             as_of: only documents observed until then.
         """
         self._handle.sync()
@@ -247,9 +268,7 @@ class CompressedMemory:
 
     # ------------------------------------------------------------------ documents
 
-    def documents(
-        self, *, where: Where | None = None, limit: int | None = None, after: int = 0
-    ) -> list[DocumentInfo]:
+    def documents(self, *, where: Where | None = None, limit: int | None = None, after: int = 0) -> list[DocumentInfo]:
         """Live documents in the order of the ledger, without their texts; `after` is a position to go on from."""
         self._handle.sync()
         wanted = compile_filter(where)
@@ -312,10 +331,9 @@ class CompressedMemory:
         with handle.writing():
             handle.learn()
             checkpoint = handle.learner.checkpoint("snapshot")
-            point = handle.published.through
-            return self._snapshot(
-                handle.tenant.create_snapshot(label, point=point, digest=handle.published.digest, checkpoint=checkpoint.id)
-            )
+            at = handle.published
+            row = handle.tenant.create_snapshot(label, point=at.through, digest=at.digest, checkpoint=checkpoint.id)
+            return self._snapshot(row)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first."""
@@ -336,9 +354,7 @@ class CompressedMemory:
             handle.learn(numbered(progress, 0))
             return self._snapshot(row)
 
-    def fork(
-        self, tenant: str, *, at: Snapshot | str | None = None, progress: ProgressCallback | None = None
-    ) -> Self:
+    def fork(self, tenant: str, *, at: Snapshot | str | None = None, progress: ProgressCallback | None = None) -> Self:
         """Copy this memory, as it is now or at a snapshot, to a new tenant, and open it.
 
         Nothing is shared: the copies go their own ways. Raises ConflictError where the tenant exists already.
@@ -398,8 +414,8 @@ class CompressedMemory:
         """Check that what is stored is what was written, and that what is derived follows from it.
 
         Args:
-            replay: also fold the whole ledger again from W0 and compare: the digest where the state was computed on this
-                backend, else the loss on a fixed probe text within 0.005 nats.
+            replay: also fold the whole ledger again from W0 and compare: the digest where the state was computed on
+                this backend, else the loss on a fixed probe text within 0.005 nats.
             progress: called while replaying.
         """
         from ttt_memory.verifying import verify

@@ -59,9 +59,7 @@ def _checkpoints(handle: Handle) -> list[Finding]:
     return found
 
 
-def _replay(
-    handle: Handle, progress: ProgressCallback | None
-) -> tuple[Literal["exact", "tolerance"], list[Finding]]:
+def _replay(handle: Handle, progress: ProgressCallback | None) -> tuple[Literal["exact", "tolerance"], list[Finding]]:
     published = handle.published
     done = 0
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from ttt_memory.ledger import CheckpointRow, DocumentRow, NewDocument, NewPassag
 from ttt_memory.ledger.schema import TENANT_TABLES, tenants
 
 WIDTH = 8
+ROOT = Path(__file__).parents[2]
 
 
 def cut(text: str, width: int = 40) -> list[NewPassage]:
@@ -76,3 +81,24 @@ def dump(ledger: TenantLedger) -> list[str]:
             rows += sorted(f"{table.name} {tuple(row)!r}" for row in connection.execute(query))
         rows += [repr(tuple(connection.execute(select(tenants).where(tenants.c.id == ledger._tenant)).one()))]
     return rows
+
+
+def spawn(job: str, url: str, *rest: str, die_at: int | None = None) -> subprocess.Popen[bytes]:
+    """Start a worker process (`tests/ledger/worker.py`)."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    if die_at is not None:
+        environment["DIE_AT"] = str(die_at)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.ledger.worker", job, url, *rest],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a worker; its exit status, which is negative where a signal ended it."""
+    _, errors = process.communicate(timeout=120)
+    if process.returncode > 0:
+        raise AssertionError(errors.decode())
+    return process.returncode

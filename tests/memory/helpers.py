@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ttt_memory import CompressedMemory
 
-WORDS = (
-    "river stone harbour lantern engine copper winter signal garden letter mirror bridge copper falcon market shadow "
-    "thread island compass violet orchard thunder pepper marble canyon velvet meadow anchor ribbon cinder"
-).split()
+WORDS = tuple(
+    """river stone harbour lantern engine copper winter signal garden letter mirror bridge falcon market shadow thread
+    island compass violet orchard thunder pepper marble canyon velvet meadow anchor ribbon cinder""".split()
+)
 
 
 def text(seed: int, words: int = 60) -> str:

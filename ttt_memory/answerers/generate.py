@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ttt_memory.model.loaded import LoadedModel
     from ttt_memory.model.state import FastWeights
 
-OPEN_BOOK = "Answer the question in one or two sentences, from the notes alone. If they do not say, answer: I don't know."
+OPEN_BOOK = "Answer the question in one or two sentences, from the notes alone. If they do not say, say so."
 CLOSED_BOOK = "Answer the question in one or two sentences, from what you have read before."
 DEFAULT_SAMPLING = Sampling(max_tokens=96, temperature=0.0, repetition_penalty=1.1)
 

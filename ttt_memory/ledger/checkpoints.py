@@ -15,7 +15,7 @@ from ttt_memory.ledger.documents import epoch_conflict
 from ttt_memory.ledger.passages import Passages
 from ttt_memory.ledger.records import CheckpointRow, Point
 from ttt_memory.ledger.schema import TRANSACTION_BYTES, blobs, checkpoints, snapshots, uploads
-from ttt_memory.ledger.values import from_json, from_micros, keyed, now_micros, to_json
+from ttt_memory.ledger.values import as_id, from_json, from_micros, keyed, now_micros, to_json
 
 
 def checkpoint_row(row: RowMapping) -> CheckpointRow:
@@ -124,7 +124,7 @@ class Checkpoints(Passages):
     def load_blob(self, key: str) -> bytes:
         """The bytes of a checkpoint by its `blob`. Raises CorruptionError where they are not what was written."""
         with self._read() as connection:
-            return self._blob(connection, key)
+            return self._blob(connection, as_id(key))
 
     def _blob(self, connection: Connection, key: str) -> bytes:
         mine = (checkpoints.c.tenant == self._tenant, checkpoints.c.blob == key)
@@ -144,7 +144,7 @@ class Checkpoints(Passages):
         """Delete these checkpoints with their bytes, and return how many there were. Snapshots lose the reference."""
         with self._write() as (connection, _):
             query = select(checkpoints.c.id, checkpoints.c.blob).where(
-                checkpoints.c.tenant == self._tenant, checkpoints.c.id.in_(list(ids))
+                checkpoints.c.tenant == self._tenant, checkpoints.c.id.in_([as_id(id) for id in ids])
             )
             return self._delete_checkpoints(connection, [tuple(row) for row in connection.execute(query)])
 

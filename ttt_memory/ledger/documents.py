@@ -11,7 +11,7 @@ from ttt_memory.errors import ConflictError, CorruptionError, DocumentNotFoundEr
 from ttt_memory.ledger.base import TenantBase
 from ttt_memory.ledger.records import DocumentRow, LiveMetadata, Point
 from ttt_memory.ledger.schema import CHUNK_CHARACTERS, chunks, documents
-from ttt_memory.ledger.values import from_floats, from_json, from_micros, now_micros, to_floats
+from ttt_memory.ledger.values import as_id, from_floats, from_json, from_micros, now_micros, to_floats
 
 
 def document_row(row: RowMapping, *, created: bool = True) -> DocumentRow:
@@ -48,7 +48,7 @@ class Documents(TenantBase):
             return self._document(connection, id, detached=detached)
 
     def _document(self, connection: Connection, id: str, *, detached: bool) -> DocumentRow:
-        query = select(documents).where(documents.c.tenant == self._tenant, documents.c.id == id)
+        query = select(documents).where(documents.c.tenant == self._tenant, documents.c.id == as_id(id))
         kept = documents.c.position if detached else documents.c.live_key
         row = connection.execute(query.where(kept.is_not(None))).mappings().one_or_none()
         if row is None:
@@ -148,8 +148,9 @@ class Documents(TenantBase):
     ) -> None:
         """Note that the fast weights have read a document: each mini-batch's mean loss in nats per token.
 
-        Not `complete`: they have read its first segments, up to a checkpoint from which a crash resumes. Derived data: the tenant's version stays. Raises DocumentNotFoundError; ConflictError where the epoch moved on,
-        so that a reader that was overtaken by `forget` cannot note what it saw.
+        Not `complete`: they have read its first segments, up to a checkpoint from which a crash resumes. Derived data:
+        the tenant's version stays. Raises DocumentNotFoundError; ConflictError where the epoch moved on, so that a
+        reader that was overtaken by `forget` cannot note what it saw.
         """
         with self._write() as (connection, tenant):
             if expected_epoch is not None and tenant["epoch"] != expected_epoch:
@@ -157,7 +158,7 @@ class Documents(TenantBase):
             values = {"losses": to_floats(losses), "skipped": skipped, "learned_at": now_micros() if complete else None}
             changed = connection.execute(
                 update(documents)
-                .where(documents.c.tenant == self._tenant, documents.c.id == document_id)
+                .where(documents.c.tenant == self._tenant, documents.c.id == as_id(document_id))
                 .where(documents.c.position.is_not(None))
                 .values(**values)
             )

@@ -54,8 +54,13 @@ class Store:
 
     def _create(self) -> Engine:
         if not self.sqlite:
-            return create_engine(self.url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_MILLIS / 1000, "check_same_thread": False}}
+            return create_engine(
+                self.url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 10}
+            )
+        options: dict[str, Any] = {
+            "hide_parameters": True,
+            "connect_args": {"timeout": BUSY_MILLIS / 1000, "check_same_thread": False},
+        }
         if self.path is None:
             options["poolclass"] = StaticPool
         engine = create_engine(self.url, **options)

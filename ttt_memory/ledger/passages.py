@@ -14,7 +14,7 @@ from ttt_memory.ledger.base import BATCH
 from ttt_memory.ledger.documents import damaged, decode_chunk
 from ttt_memory.ledger.records import Int32, Int64, NewPassage, PassageRow, PassageText, PassageVectors
 from ttt_memory.ledger.schema import CHUNK_CHARACTERS, chunks, documents, passages, postings
-from ttt_memory.ledger.values import from_json, from_micros, term_bytes
+from ttt_memory.ledger.values import as_id, from_json, from_micros, term_bytes
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Passages(Append):
             if document_ids is None:
                 rows = list(connection.execute(query).all())
             else:
-                some = batched(list(dict.fromkeys(document_ids)), BATCH)
+                some = batched(list({as_id(id) for id in document_ids}), BATCH)
                 rows = [row for few in some for row in connection.execute(query.where(passages.c.document.in_(few)))]
                 rows.sort(key=lambda row: row.id)
         width = len(rows[0].embedding) if rows else 0
@@ -81,7 +81,7 @@ class Passages(Append):
         )
         query = self._live_passages(*columns)
         if document_id is not None:
-            query = query.where(passages.c.document == document_id)
+            query = query.where(passages.c.document == as_id(document_id))
         with self._read() as connection:
             rows = connection.execute(query.order_by(documents.c.position, passages.c.ordinal)).all()
         return [PassageRow(*row) for row in rows]
@@ -90,7 +90,7 @@ class Passages(Append):
         """Ids of the passages of these live documents, ascending."""
         found: list[int] = []
         with self._read() as connection:
-            for some in batched(list(dict.fromkeys(document_ids)), BATCH):
+            for some in batched(list({as_id(id) for id in document_ids}), BATCH):
                 query = self._live_passages(passages.c.id).where(passages.c.document.in_(some))
                 found += connection.execute(query).scalars()
         return sorted(found)

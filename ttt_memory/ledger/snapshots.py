@@ -10,7 +10,7 @@ from ttt_memory.errors import ConflictError, InvalidInputError, SnapshotNotFound
 from ttt_memory.ledger.checkpoints import Checkpoints
 from ttt_memory.ledger.records import Point, SnapshotRow
 from ttt_memory.ledger.schema import snapshots
-from ttt_memory.ledger.values import from_micros, keyed, now_micros, to_bytes
+from ttt_memory.ledger.values import as_id, from_micros, keyed, now_micros, to_bytes
 
 
 def snapshot_row(row: RowMapping) -> SnapshotRow:
@@ -88,7 +88,7 @@ class Snapshots(Checkpoints):
         with self._write() as (connection, _):
             connection.execute(
                 update(snapshots)
-                .where(snapshots.c.tenant == self._tenant, snapshots.c.id == id)
+                .where(snapshots.c.tenant == self._tenant, snapshots.c.id == as_id(id))
                 .values(digest=digest, checkpoint=checkpoint)
             )
             return self._snapshot(connection, id)
@@ -108,8 +108,7 @@ class Snapshots(Checkpoints):
         return min(rows, key=lambda row: row["id"] != id, default=None)
 
     def _snapshot(self, connection: Connection, name: str) -> SnapshotRow:
-        id = name if name.isalnum() and name.isascii() else ""
-        row = self._find(connection, id=id, label_key=self._label_key(name))
+        row = self._find(connection, id=as_id(name), label_key=self._label_key(name))
         if row is None:
             raise SnapshotNotFoundError(f"There is no snapshot {name!r} in this memory.", snapshot=name)
         return snapshot_row(row)

@@ -88,6 +88,11 @@ def from_floats(data: bytes | None) -> tuple[float, ...]:
     return tuple(np.frombuffer(data or b"", dtype="<f4").tolist())
 
 
+def as_id(text: str) -> str:
+    """The text if it can be an id or an address, else '', which no row has (PostgreSQL refuses to look for NUL)."""
+    return text if text.isascii() and text.isalnum() else ""
+
+
 def keyed(key: bytes, purpose: str, *parts: bytes) -> bytes:
     """HMAC-SHA256 under the tenant's key. Several parts are length-prefixed, so that no two lists collide."""
     message = purpose.encode() + b"\0"

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ttt_memory.errors import InvalidInputError
-from ttt_memory.ledger.records import LiveMetadata, NewPassage
+from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage
+from ttt_memory.notepad.checks import check
 from ttt_memory.notepad.filters import compile_filter
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.locks import ReadWriteLock
 from ttt_memory.notepad.passages import cut
 from ttt_memory.notepad.ranking import Query, rank
 from ttt_memory.notepad.terms import count_terms, query_terms
-from ttt_memory.types import Passage
+from ttt_memory.types import Finding, Passage
 
 if TYPE_CHECKING:
     from ttt_memory.ledger.tenant import TenantLedger
@@ -98,7 +99,7 @@ class Notepad:
     def add(self, document_id: str) -> None:
         """Make one committed document findable. Adding it again changes nothing."""
         with self._refreshing:
-            self._extend([document_id])
+            self._extend([self._ledger.document(document_id)])
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Make documents unfindable; unknown ids are passed over."""
@@ -149,6 +150,15 @@ class Notepad:
             for hit, score in hits
         ]
 
+    def verify(self) -> list[Finding]:
+        """Compare the index with the ledger, and the ledger's passages with what this release would compute.
+
+        Returns what is wrong; nothing, where all is well. Reads every passage's text; embeds a few of them again.
+        """
+        self.refresh()
+        with self._lock.read():
+            return check(self._index, self._ledger, self._embedder)
+
     def _take_appends(self, version: int, epoch: int, position: int) -> bool:
         """Add what was appended since; False where the ledger changed in any other way, too.
 
@@ -158,13 +168,15 @@ class Notepad:
         new = [row for row in self._ledger.documents(after_position=position) if row.position <= head.position]
         if head.epoch != epoch or head.version - version != len(new):
             return False
-        self._extend([row.id for row in new])
+        self._extend(new)
         return True
 
-    def _extend(self, document_ids: Sequence[str]) -> None:
-        rows = [self._ledger.document(name) for name in document_ids]
-        documents = [LiveMetadata(row.id, row.metadata, row.observed_at, row.ingested_at) for row in rows]
-        passages = self._ledger.passage_vectors(document_ids)
+    def _extend(self, rows: Sequence[DocumentRow]) -> None:
+        new = [row for row in rows if row.id not in self._index.table.numbers]
+        if not new:
+            return
+        documents = [LiveMetadata(row.id, row.metadata, row.observed_at, row.ingested_at) for row in new]
+        passages = self._ledger.passage_vectors([row.id for row in new])
         with self._lock.write():
             self._index.extend(documents, passages)
 

@@ -18,12 +18,14 @@ MAX_QUERY_TOKENS = 128
 MAX_TOKEN = 1_024
 """A run of letters beyond this is cut before it is looked at: no real word or key is longer."""
 
-_STOP = """a about again all also am an and any are aren't as at be been being but by can can't could couldn't did didn't do
-does doesn't doing don't done for from get give got had hadn't has hasn't have having he her here hers him his how i if in
-into is isn't it its it's just know let me mine my no nor not of off on once one only or other our ours out over own please
-said same say she should so some such tell than that that's the their theirs them then there these they this those to too
-up us very was wasn't we were weren't what what's when when's where where's which while who who's whom whose why will with
-won't would you your yours"""
+_STOP = """
+a about again all also am an and any are aren't as at be been being but by can can't could couldn't did didn't do does
+doesn't doing don't done for from get give got had hadn't has hasn't have having he her here hers him his how i if in
+into is isn't it its it's just know let me mine my no nor not of off on once one only or other our ours out over own
+please said same say she should so some such tell than that that's the their theirs them then there these they this
+those to too up us very was wasn't we were weren't what what's when when's where where's which while who who's whom
+whose why will with won't would you your yours
+"""
 STOP_WORDS = frozenset(_STOP.split())
 """Dropped from queries only, question words among them; documents keep every word."""
 

@@ -35,11 +35,13 @@ class HashEmbedder:
         """fp32 [N, 256], L2-normalised; zeros for a text without words. Deterministic on every platform."""
         vectors = np.zeros((len(texts), _DIMENSIONS), np.float32)
         for row, text in zip(vectors, texts, strict=True):
-            for match, _ in zip(_WORD.finditer(text.casefold()), range(self.max_tokens)):
-                places, weights = _features(match.group())
-                np.add.at(row, places, weights)
-            if norm := float(np.linalg.norm(row)):
-                row /= norm
+            words = _WORD.findall(text.casefold())[: self.max_tokens]
+            if not words:
+                continue
+            places, weights = zip(*map(_features, words), strict=True)
+            counts = np.bincount(np.concatenate(places), np.concatenate(weights), _DIMENSIONS)
+            if norm := float(np.linalg.norm(counts)):
+                row[:] = counts / norm
         return vectors
 
 

