@@ -19,11 +19,11 @@ from pathlib import Path
 import demo_sources as sources
 from demo_view import View, size
 
-from ttt_memory import CompressedMemory, Document, Sampling, TTTMemoryError
+from ttt_memory import Citation, CompressedMemory, Document, Sampling, TTTMemoryError
 
 SECRET = "KESTREL-4471"
 QUESTIONS = (
-    "What should identify a book in Marigold, if not the ISBN?",
+    "Which number is the primary key of a book?",
     "How is a heap laid out in an array?",
     "What is the late fee, and who never pays?",
 )
@@ -68,7 +68,7 @@ class Demo:
         """Ingest: two tenants, three kinds of text."""
         view = self.view
         view.part("1. Read")
-        view.say("Surprise: mean nats per token before the weights learn from it. Lower: more like what was read before.")
+        view.say("Surprise: mean nats per token before learning it. Lower: more like what was read before.")
         view.say("Ada reads documentation of the standard library from this machine,")
         for document in sources.documentation(2 if self.quick else len(sources.MODULES)):
             self._ingest(self.ada, document)
@@ -86,18 +86,18 @@ class Demo:
         """What learning did: loss on text that nobody has read."""
         view = self.view
         view.part("2. What the weights learned")
-        view.say("Nats per token on text that neither has read; lower is more familiar. No passages are looked up here.")
+        view.say("Nats per token on text that neither has read; lower is more familiar. No passage is looked up.")
         texts = {"argparse, the next page": sources.unread_documentation(), "the log of Friday": self.friday.text}
         with view.timed("scoring unread text"), self.open("nobody") as nobody:
             readers = {"nobody (as shipped)": nobody, "Ada": self.ada, "Grace": self.grace}
             rows = [[name, *(f"{memory.score(t):.3f}" for memory in readers.values())] for name, t in texts.items()]
-        view.table("", ["unread text", *readers], rows)
+        view.table(["unread text", *readers], rows)
 
     def ask(self) -> None:
         """The three modes."""
         view, names = self.view, self._names(self.ada)
         view.part("3. Ask")
-        view.say("hybrid: quotes the sentences that answer best; document and character offsets in brackets.")
+        view.say("hybrid: quotes the sentences that answer best, with their document and character offsets.")
         quotes = True
         with view.timed("asking (quotes)"):
             for question in QUESTIONS:
@@ -106,7 +106,9 @@ class Demo:
                 quotes &= self._exact(self.ada, answer.citations)
         view.check("every quote stands in its document, character by character", quotes)
         view.console.print()
-        view.say("notepad, written: the base model reads the same passages and writes. 135M parameters: check the quotes.")
+        view.say(
+            "notepad, written: the base model reads the passages and writes. It has 135M parameters: trust the quotes."
+        )
         with view.timed("asking (written)"):
             written = self.ada.ask(QUESTIONS[2], mode="notepad", answerer="generate", sampling=self.words)
         view.answer(QUESTIONS[2], written, names, how="notepad")
@@ -139,13 +141,15 @@ class Demo:
         view.part("5. Snapshot, change, restore")
         question, told = "What was the cause of E-7731 according to the postmortem?", "default of 150"
         thursday = grace.snapshot("thursday")
-        view.say(f"Grace names this moment “thursday” (digest {thursday.digest_short}) and reads on.") if False else None
+        view.say("Grace names this moment “thursday” and reads Friday's log.")
         self._ingest(grace, self.friday)
         friday = grace.snapshot("friday")
         view.answer(question, grace.ask(question), self._names(grace), how="hybrid, Friday")
         with view.timed("restoring"):
             grace.restore("thursday")
-        view.check("back on Thursday the weights are those of Thursday, bit for bit", grace.stats().digest == thursday.digest)
+        view.check(
+            "back on Thursday the weights are those of Thursday, bit for bit", grace.stats().digest == thursday.digest
+        )
         view.check("and Friday's postmortem is not there", all(told not in hit.text for hit in grace.search(question)))
         with view.timed("restoring"):
             grace.restore(friday)
@@ -165,7 +169,9 @@ class Demo:
         view.check("the fork went its own way, Ada's memory did not move", expected != before == ada.stats().digest)
         private = self.sessions[sources.PRIVATE_SESSION]
         cost = ada.estimate(forget=private)
-        view.say(f"Forgetting that sitting would replay {cost.tokens:,} tokens, about {cost.seconds:.0f} s. Ada forgets it:")
+        view.say(
+            f"Forgetting that sitting would replay {cost.tokens:,} tokens, about {cost.seconds:.0f} s. Ada forgets it:"
+        )
         with view.timed("forgetting"), view.bar("forgetting") as progress:
             report = ada.forget(private, progress=progress)
         view.say(f"  {report.replayed_tokens:,} tokens replayed in {report.seconds:.1f} s.")
@@ -183,7 +189,7 @@ class Demo:
                 replayed = self.grace.verify(replay=True, progress=progress)
         view.check(f"Ada: {', '.join(kept.checks)} are sound", kept.ok)
         view.check(
-            f"Grace: the same, and her whole log read again from the start gives the same weights ({replayed.replayed})",
+            f"Grace: the same, and her log, read again from its first word, gives the same weights ({replayed.replayed})",
             replayed.ok,
         )
         for finding in (*kept.findings, *replayed.findings):
@@ -202,9 +208,9 @@ class Demo:
             ["snapshots, checkpoints", *(f"{s.snapshots}, {s.checkpoints}" for s in both)],
             ["digest of the weights", *(s.digest[:12] for s in both)],
         ]
-        view.table("Sizes", ["", "Ada", "Grace"], rows)
+        view.table(["", "Ada", "Grace"], rows)
         times = [[stage, f"{seconds:.1f} s"] for stage, seconds in view.seconds.items()]
-        view.table("Times", ["", ""], [*times, ["all", f"{time.perf_counter() - self.started:.1f} s"]])
+        view.table(["", ""], [*times, ["all", f"{time.perf_counter() - self.started:.1f} s"]])
         view.say(f"The store, all tenants with checkpoints and indexes: {size(both[0].store_bytes)}.")
 
     def _ingest(self, memory: CompressedMemory, document: Document) -> str:
@@ -212,5 +218,37 @@ class Demo:
         return self.view.read(name, lambda progress: memory.ingest(document, progress=progress)).document_id
 
     @staticmethod
+    def _exact(memory: CompressedMemory, citations: tuple[Citation, ...]) -> bool:
+        quoted = ((memory.get(c.document_id).text, c) for c in citations)
+        return all(text is not None and text[c.start : c.end] == c.text for text, c in quoted)
+
+    @staticmethod
     def _names(memory: CompressedMemory) -> dict[str, str]:
         return {document.id: document.metadata["name"] for document in memory.documents()}
+
+
+def main() -> int:
+    """Parse the command line and run the demo."""
+    parser = argparse.ArgumentParser(description="Two tenants read, ask, snapshot, restore, fork, forget and verify.")
+    parser.add_argument("--db", type=Path, help="keep the store in this new SQLite file (default: a temporary one)")
+    parser.add_argument("--model", help="smollm2-135m (default), tiny, a folder or a GGUF file")
+    parser.add_argument("--quick", action="store_true", help="a third of the documentation, shorter written answers")
+    options = parser.parse_args()
+    if options.db and options.db.exists():
+        parser.error(f"{options.db} exists already; give a new file")
+    with tempfile.TemporaryDirectory(prefix="ttt-memory-demo-") as folder:
+        path = (options.db or Path(folder) / "demo.db").absolute()
+        try:
+            failed = Demo(f"sqlite:///{path}", model=options.model, quick=options.quick).run()
+        except TTTMemoryError as error:
+            print(error, file=sys.stderr)
+            return 1
+    if options.db:
+        print(f"Kept in {options.db}; tenants ada, grace, nobody, ada-who-never-heard.")
+    if failed:
+        print("NOT TRUE: " + "; ".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

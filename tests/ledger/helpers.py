@@ -83,22 +83,8 @@ def dump(ledger: TenantLedger) -> list[str]:
     return rows
 
 
-def spawn(job: str, url: str, *rest: str, die_at: int | None = None) -> subprocess.Popen[bytes]:
+def spawn(*arguments: str, **pipes: Any) -> subprocess.Popen[str]:
     """Start a worker process (`tests/ledger/worker.py`)."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    if die_at is not None:
-        environment["DIE_AT"] = str(die_at)
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.ledger.worker", job, url, *rest],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a worker; its exit status, which is negative where a signal ended it."""
-    _, errors = process.communicate(timeout=120)
-    if process.returncode > 0:
-        raise AssertionError(errors.decode())
-    return process.returncode
+    command = [sys.executable, "-m", "tests.ledger.worker", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)

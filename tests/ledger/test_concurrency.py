@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from tests.ledger.helpers import add, finish, spawn, texts
+from tests.ledger.helpers import add, spawn, texts
 from ttt_memory.ledger import Ledger, TenantLedger
 
 
 def test_200_appends_of_4_processes_are_all_there(url: str) -> None:
     workers = [spawn("increments", url, f"w{number}", "50") for number in range(4)]
-    assert [finish(worker) for worker in workers] == [0] * 4
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * 4
     with Ledger.open(url) as ledger:
         tenant = ledger.tenant("acme", create=False)
         assert sorted(texts(tenant)) == sorted(f"w{worker} {number}" for worker in range(4) for number in range(50))
@@ -21,7 +21,7 @@ def test_200_appends_of_4_processes_are_all_there(url: str) -> None:
 
 def test_the_same_text_from_3_processes_is_one_document(url: str) -> None:
     workers = [spawn("same", url, "10") for _ in range(3)]
-    assert [finish(worker) for worker in workers] == [0] * 3
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * 3
     with Ledger.open(url) as ledger:
         tenant = ledger.tenant("acme", create=False)
         assert sorted(texts(tenant)) == sorted(f"the same {number}" for number in range(10))

@@ -1,4 +1,9 @@
-"""A process of its own: `python -m tests.ledger.worker JOB URL ...`, for tests of races and of sudden death."""
+"""A process of its own, for tests of races and of sudden death.
+
+`python -m tests.ledger.worker JOB URL ...` runs one job. `python -m tests.ledger.worker serve` reads lines
+`JOB URL MOMENT`, runs each job in a child that is killed before its statement number MOMENT, and prints the child's
+wait status: one import serves hundreds of deaths. (It forks, which is safe here: nothing it imports starts threads.)
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ def fork(tenant: TenantLedger) -> None:
 
 
 def die_at(ledger: Ledger, moment: int) -> None:
-    """SIGKILL this process before its statement number `moment` (commits count), counted from now."""
+    """SIGKILL this process before its statement number `moment` (commits and the purge count), counted from now."""
     seen = 0
 
     def count(*_: Any) -> None:
@@ -68,20 +73,39 @@ def die_at(ledger: Ledger, moment: int) -> None:
         if seen == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    purge = ledger.store.purge_residue
+    ledger.store.purge_residue = lambda: (count(), purge())[1]  # type: ignore[method-assign]
     engine: Any = ledger.store._engine
     event.listen(engine, "before_cursor_execute", count)
     event.listen(engine, "commit", count)
 
 
-def main() -> None:
-    """Run one job; `DIE_AT` in the environment names the statement before which the process is killed."""
-    job, url, *rest = sys.argv[1:]
+def run(job: str, url: str, *rest: str, moment: int | None = None) -> None:
+    """Run one job on tenant `acme`, to be killed at a moment if one is given."""
     with Ledger.open(url) as ledger:
         tenant = ledger.tenant("acme")
-        if "DIE_AT" in os.environ:
-            die_at(ledger, int(os.environ["DIE_AT"]))
+        if moment is not None:
+            die_at(ledger, moment)
         globals()[job](tenant, *rest)
 
 
+def serve() -> None:
+    """Run jobs in children until the input ends."""
+    for line in sys.stdin:
+        job, url, moment = line.split()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run(job, url, moment=int(moment))
+                code = 0
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        run(*sys.argv[1:])

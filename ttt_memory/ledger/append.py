@@ -245,6 +245,7 @@ class Append(Documents):
             )
             if gone.rowcount:
                 self._delete_documents(connection, [id])
+                self._store.mark_residue(connection)
 
     def _delete_documents(self, connection: Connection, ids: Sequence[str]) -> None:
         """Delete documents with all that hangs on them."""

@@ -26,6 +26,7 @@ from ttt_memory.ledger.schema import metadata
 BUSY_MILLIS = 30_000
 TRUNCATE_MILLIS = 5_000
 _PAGES = ("page_count", "page_size")
+_ERASURES = ("user_version", "application_id")
 _WRITES = "ttt_writes"
 _CORRUPT = ("malformed", "not a database", "database corruption", "invalid page", "could not read block")
 
@@ -87,17 +88,38 @@ class Store:
         with self.errors(), self._turns or contextlib.nullcontext(), engine.begin() as connection:
             yield connection
 
-    def truncate_log(self) -> bool:
-        """Move SQLite's log into the file and empty it; False where a reader of another process prevents it."""
-        if not self.sqlite or self.path is None:
+    def mark_residue(self, connection: Connection) -> None:
+        """Note, in the transaction that deletes content, that the file must be rewritten afterwards."""
+        if self.path is not None:
+            erasures = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            connection.exec_driver_sql(f"PRAGMA user_version={erasures % 2**30 + 1}")
+
+    def purge_residue(self) -> bool:
+        """Rewrite an SQLite file that had content deleted, and empty its log; False where that is not possible now.
+
+        `secure_delete` is not enough: it overwrites deleted cells, but not the copies that B-tree pages keep in their
+        gaps after cells were moved to a sibling. Two numbers in the file's header, which are transactional, tell
+        whether a deletion (`user_version`) has not been followed by a rewrite (`application_id`): a crash between
+        them is made good on the next opening. The rewrite reads and writes the whole file once.
+        """
+        if self.path is None:
             return True
-        with self.errors(), self._raw() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout={TRUNCATE_MILLIS}")
-            try:
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                return bool(cursor.fetchone()[0] == 0)
-            finally:
-                cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLIS}")
+        try:
+            with self._raw() as cursor:
+                erasures, purged = (cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in _ERASURES)
+                if erasures == purged:
+                    return True
+                cursor.execute("VACUUM")
+                cursor.execute(f"PRAGMA busy_timeout={TRUNCATE_MILLIS}")
+                try:
+                    busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                finally:
+                    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLIS}")
+                if not busy:
+                    cursor.execute(f"PRAGMA application_id={erasures}")
+                return not busy
+        except sqlite3.OperationalError:  # busy, or no room for the rewrite: the mark stays for the next opening
+            return False
 
     @contextlib.contextmanager
     def _raw(self) -> Iterator[Any]:
@@ -197,7 +219,6 @@ def _prepare_sqlite(dbapi: Any, _record: ConnectionPoolEntry) -> None:
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA secure_delete=ON")
-        cursor.execute("PRAGMA temp_store=MEMORY")
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLIS}")
     finally:
         cursor.close()

@@ -136,6 +136,7 @@ class Fork(History):
             for table in TENANT_TABLES:
                 connection.execute(delete(table).where(table.c.tenant == self._tenant))
             connection.execute(delete(tenants).where(tenants.c.id == self._tenant))
+            self._store.mark_residue(connection)
         self.purge_residue()
 
 

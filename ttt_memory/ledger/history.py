@@ -95,7 +95,7 @@ class History(Snapshots):
         with self._write(expected_version) as (connection, tenant):
             rows = [self._document(connection, id, detached=True) for id in wanted]
             if not rows:
-                return ForgetResult((), None, 0, ())
+                return ForgetResult((), None, 0, (), True)
             now = now_micros()
             read = self._reached(connection, [row.point for row in rows if row.learn])
             dropped = self._drop_reached(connection, read)
@@ -117,8 +117,8 @@ class History(Snapshots):
             if earliest is not None:
                 changes["relearning"] = True
             self._change(connection, **changes)
-        self.purge_residue()
-        return ForgetResult(wanted, earliest, dropped, rebuilt)
+            self._store.mark_residue(connection)
+        return ForgetResult(wanted, earliest, dropped, rebuilt, self.purge_residue())
 
     def forgotten(self, document_id: str) -> bool:
         """Whether a document with this id was forgotten here."""
@@ -184,12 +184,13 @@ class History(Snapshots):
         return str(values["id"])
 
     def purge_residue(self) -> bool:
-        """Overwrite what SQLite's log still holds of deleted rows. False where a reader elsewhere prevents it now.
+        """Remove what SQLite's file and log still hold of deleted rows, by rewriting the file (about 100 MB a second).
 
-        Called after `forget`; call it on opening too, because a crash may have come between. Other databases clean up
-        by their own rules (PostgreSQL: VACUUM).
+        Called by `forget`, `gc`, `drop` and on opening. False where it was not possible now, because another process is
+        busy or the disk is full; it is due until it succeeds. Other databases clean up by their own rules (PostgreSQL:
+        VACUUM).
         """
-        return self._store.truncate_log()
+        return self._store.purge_residue()
 
     # Relearning
 
@@ -238,6 +239,7 @@ class History(Snapshots):
             self._drop_reached(connection, self._reached(connection, candidates.values()))
             self._delete_documents(connection, list(candidates))
             self._change(connection)
+            self._store.mark_residue(connection)
         self.purge_residue()
         return tuple(candidates)
 

@@ -33,7 +33,7 @@ class Ledger:
             migrate(store)
             ledger = cls(store)
             ledger.sweep()
-            store.truncate_log()
+            store.purge_residue()
         except BaseException:
             store.close()
             raise

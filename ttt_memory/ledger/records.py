@@ -219,12 +219,14 @@ class ForgetResult:
         earliest_position: of the removed documents that were live and to be learned; None where no replay is due.
         dropped_checkpoints: number of cached states that contained one of them.
         rebuilt_snapshots: ids of the snapshots that replace those which held one of them.
+        purged: whether the file's free space is clean too; if not, that is due on the next opening.
     """
 
     documents: tuple[str, ...]
     earliest_position: int | None
     dropped_checkpoints: int
     rebuilt_snapshots: tuple[str, ...]
+    purged: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ttt_memory.artifacts import ARTIFACTS
 from ttt_memory.cache_folder import discard, publish, scratch, sha256_of
 from ttt_memory.errors import ModelFormatError, ModelNotFoundError
-from ttt_memory.artifacts import ARTIFACTS
 from ttt_memory.model.catalogue import (
     MANIFEST_FILE,
     PULL_COMMAND,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ttt_memory.artifacts import ARTIFACTS, Artifact
 from ttt_memory.cache_folder import cache_dir, discard, sha256_of
 from ttt_memory.errors import ModelNotFoundError
-from ttt_memory.artifacts import ARTIFACTS, Artifact
 
 PULL_COMMAND = "ttt-memory model pull"
 WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.safetensors", "tokenizer.json", "manifest.json"

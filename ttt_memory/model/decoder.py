@@ -89,7 +89,7 @@ class Decoder:
         if sinks > position:
             self._remember_sink(position, slot)
         hidden = F.rms_norm(x, x.shape, self._final_norm, self._eps).to(self._dtype)
-        return precise(F.linear(hidden, self._head))
+        return precise(torch.mv(self._head, hidden))
 
     def _remember_sink(self, position: int, slot: int) -> None:
         """A pass shorter than its sinks: this token becomes one, so its key is kept before RoPE too."""
@@ -123,7 +123,7 @@ class _Layer:
     ) -> Tensor:
         """x [D] after the block; this token's key and value go into `slot` of k, v [K, S+W, d]."""
         block, config = self.block, self.config
-        y = F.linear(F.rms_norm(x, x.shape, self.attn_norm, eps).to(dtype), block.qkv).view(-1, config.head_dim)
+        y = torch.mv(block.qkv, F.rms_norm(x, x.shape, self.attn_norm, eps).to(dtype)).view(-1, config.head_dim)
         turned, new_v = y[: -config.kv_heads], y[-config.kv_heads :]
         if block.q_norm is not None and block.k_norm is not None:
             q, new_k = turned[: config.heads], turned[config.heads :]
@@ -132,7 +132,7 @@ class _Layer:
         k[:, slot], v[:, slot] = turned[config.heads :], new_v
         q = turned[: config.heads].view(1, config.kv_heads, -1, config.head_dim)
         y = F.scaled_dot_product_attention(q, k[None, :, seen], v[None, :, seen])
-        x = block.add(x, F.linear(y.reshape(-1), block.out), block.attn_post_norm)
+        x = block.add(x, torch.mv(block.out, y.reshape(-1)), block.attn_post_norm)
         if self.fast is not None:
             x = self._mlp(x, self.dynamic_norm, self.fast.gate_up, self.fast.down, block.dynamic_post_norm, eps, dtype)
         return self._mlp(x, self.mlp_norm, block.gate_up, block.down, block.mlp_post_norm, eps, dtype)
@@ -147,5 +147,5 @@ class _Layer:
         eps: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        gate, up = F.linear(F.rms_norm(x, x.shape, norm, eps).to(dtype), gate_up).chunk(2)
-        return self.block.add(x, F.linear(F.silu(gate) * up, down), post_norm)
+        gate, up = torch.mv(gate_up, F.rms_norm(x, x.shape, norm, eps).to(dtype)).chunk(2)
+        return self.block.add(x, torch.mv(down, F.silu(gate) * up), post_norm)

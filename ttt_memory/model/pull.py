@@ -14,9 +14,9 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ttt_memory.artifacts import ARTIFACTS, Artifact, Member, artifact
 from ttt_memory.cache_folder import cache_dir, discard, publish, scratch, sha256_of
 from ttt_memory.errors import DownloadError
-from ttt_memory.artifacts import ARTIFACTS, Artifact, Member, artifact
 
 PullProgress = Callable[[str, str, int, int], None]
 """Called as `progress(name, stage, done, total)`; stages `download`, `extract` (bytes), `convert` (tensors)."""

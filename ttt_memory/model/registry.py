@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ttt_memory.errors import CorruptionError
 from ttt_memory.artifacts import DEFAULT_MODEL
+from ttt_memory.errors import CorruptionError
 from ttt_memory.model.base_store import load_net, locate, prepare
 from ttt_memory.model.catalogue import Converted, ModelInfo, damage, describe_model, list_models, remove_model
 from ttt_memory.model.config import ModelConfig

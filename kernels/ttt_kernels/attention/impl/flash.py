@@ -4,6 +4,8 @@ Softmax over window and sinks together is the window's own result reweighted thr
 pass the same flash kernel, given the *merged* output and log-sum-exp, yields exactly the window's share of the
 gradient. First derivative only: a second one is an error, not a silent zero.
 
+The query heads that share a key/value head are laid end to end, as more queries.
+
 Legend: R = batch x key/value heads, G query heads per key/value head, T queries, N window keys, S sinks, D head width.
 """
 
@@ -66,8 +68,12 @@ def attention(
         if slid and sinks is not None and window is not None:
             sink_scores = _sink_scores(q[:, :, queries], q_turned[:, :, queries], sinks.k, begin, window, rope, scale)
             sink_v = sinks.v.flatten(0, 1)
-        mask = _mask(end - begin, end - oldest, window, max(0, sink_count - oldest) if slid else 0, q.dtype)
-        parts.append(_attend(q_turned[:, :, queries], k[:, :, keys], v[:, :, keys], sink_scores, sink_v, mask, scale))
+        near_k, near_v = (x[:, :, keys].flatten(0, 1) for x in (k, v))
+        group = q.shape[1] // k.shape[1]
+        mask = _mask(end - begin, end - oldest, group, window, max(0, sink_count - oldest) if slid else 0, q.dtype)
+        part = q_turned[:, :, queries]
+        out: Tensor = _Attend.apply(_grouped(part, k), near_k, near_v, sink_scores, sink_v, mask, scale)
+        parts.append(out.reshape(part.shape))
         begin = end
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
@@ -83,65 +89,49 @@ def _turn(x: Tensor, first: int, rope: Rope | None) -> Tensor:
 def _sink_scores(
     q: Tensor, q_turned: Tensor, sink_k: Tensor, begin: int, window: int, rope: Rope | None, scale: float
 ) -> Tensor:
-    """Scaled scores [R, G, T, S] of the sinks, which stand at distance min(p - s, window)."""
-    batch, heads, count, width = sink_k.shape
-    length = q.shape[2]
-    columns = []
-    for s in range(count):
-        key = _turn(sink_k[:, :, s : s + 1], s, rope)
-        if rope is None:
-            turned = q
-        elif begin >= window + s:
-            turned = _turn_to(q, window + s, rope)
-        else:
-            near = min(window + s - begin, length)
-            turned = torch.cat((q_turned[:, :, :near], _turn_to(q[:, :, near:], window + s, rope)), dim=2)
-        grouped = turned.reshape(batch * heads, -1, length, width)
-        columns.append(torch.matmul(grouped, key.reshape(batch * heads, 1, width, 1)))
-    return torch.cat(columns, dim=-1).to(compute_dtype(q.dtype)) * scale
+    """Scaled scores [R, G * T, S] of the sinks, which stand at distance min(p - s, window)."""
+    count = sink_k.shape[2]
+    # Where every sink has left the window all stand at one distance: q turned by it serves them all.
+    scores = _grouped(_turn_to(q, window, rope), sink_k) @ sink_k.flatten(0, 1).transpose(-1, -2)
+    if begin < window + count - 1:
+        near = _grouped(q_turned, sink_k) @ _turn(sink_k, 0, rope).flatten(0, 1).transpose(-1, -2)
+        at = torch.arange(begin, begin + q.shape[2]).repeat(q.shape[1] // sink_k.shape[1])
+        scores = torch.where(at[:, None] - torch.arange(count) < window, near, scores)
+    return scores.to(compute_dtype(q.dtype)) * scale
 
 
-def _turn_to(x: Tensor, position: int, rope: Rope) -> Tensor:
+def _grouped(q: Tensor, k: Tensor) -> Tensor:
+    """[B, Hq, T, D] as [B * Hkv, G * T, D]: the queries that share a key/value head, one after another."""
+    batch, heads, width = k.shape[0], k.shape[1], k.shape[3]
+    return q.reshape(batch * heads, -1, width)
+
+
+def _turn_to(x: Tensor, position: int, rope: Rope | None) -> Tensor:
     """Rotates every row of [B, H, N, D] to one position."""
+    if rope is None:
+        return x
     rows = slice(position, position + 1)
     return rotate(x, rope.cos[rows], rope.sin[rows], interleaved=rope.interleaved)
 
 
 @lru_cache(maxsize=32)
-def _mask(queries: int, keys: int, window: int | None, hidden: int, dtype: torch.dtype) -> Tensor | None:
-    """Additive mask [T, N] where the last query stands at the last key; None where plain causal masking says the same.
+def _mask(queries: int, keys: int, group: int, window: int | None, hidden: int, dtype: torch.dtype) -> Tensor | None:
+    """Additive mask [G * T, N] where the last query stands at the last key; None where causal masking says the same.
 
     `hidden` leading keys are sinks that are counted elsewhere.
     """
-    if queries == keys and not hidden and (window is None or keys <= window):
+    if group == 1 and queries == keys and not hidden and (window is None or keys <= window):
         return None
     at = torch.arange(keys - queries, keys)[:, None]
     key = torch.arange(keys)[None]
     visible = (key <= at) & (key >= hidden)
     if window is not None:
         visible &= key > at - window
-    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~visible, float("-inf"))
-
-
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sink_scores: Tensor | None,
-    sink_v: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
-) -> Tensor:
-    batch, heads, keys, width = k.shape
-    shape = q.shape
-    grouped = q.reshape(batch * heads, shape[1] // heads, shape[2], width)
-    k, v = k.reshape(batch * heads, keys, width), v.reshape(batch * heads, keys, width)
-    out: Tensor = _Attend.apply(grouped, k, v, sink_scores, sink_v, mask, scale)  # type: ignore[no-untyped-call]
-    return out.reshape(shape)
+    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~visible, float("-inf")).repeat(group, 1)
 
 
 class _Attend(torch.autograd.Function):
-    """Attention of rotated q [R, G, T, D] over k, v [R, N, D] and sinks given by their scores [R, G, T, S]."""
+    """Attention of rotated q [R, G * T, D] over k, v [R, N, D] and sinks given by their scores [R, G * T, S]."""
 
     @staticmethod
     def forward(
@@ -154,15 +144,13 @@ class _Attend(torch.autograd.Function):
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        group = q.shape[1]
-        wide_k, wide_v = _widen(k, group), _widen(v, group)
-        out, lse = _flash_forward(q, wide_k, wide_v, 0.0, mask is None, attn_mask=mask, scale=scale)
-        weights = None
+        out, lse = _flash_forward(q[:, None], k[:, None], v[:, None], 0.0, mask is None, attn_mask=mask, scale=scale)
+        out, lse, weights = out[:, 0], lse[:, 0], None
         if sink_scores is not None and sink_v is not None:
             total = torch.logaddexp(lse, torch.logsumexp(sink_scores, dim=-1))
             weights = torch.exp(sink_scores - total[..., None])
             share = torch.exp(lse - total)[..., None]
-            merged = torch.matmul(weights.to(v.dtype), sink_v[:, None]).to(share.dtype)
+            merged = torch.bmm(weights.to(v.dtype), sink_v).to(share.dtype)
             out, lse = torch.addcmul(merged, out.to(share.dtype), share).to(q.dtype), total
         ctx.save_for_backward(q, k, v, out, lse, weights, sink_v, mask)
         ctx.scale = scale
@@ -172,23 +160,17 @@ class _Attend(torch.autograd.Function):
     @first_order_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, weights, sink_v, mask = ctx.saved_tensors
-        group = q.shape[1]
-        wide_k, wide_v = _widen(k, group), _widen(v, group)
+        q4, k4, v4, grad4, out4, lse4 = (tensor[:, None] for tensor in (q, k, v, grad, out, lse))
         dq, dk, dv = _flash_backward(
-            grad, q, wide_k, wide_v, out, lse, 0.0, mask is None, attn_mask=mask, scale=ctx.scale
+            grad4, q4, k4, v4, out4, lse4, 0.0, mask is None, attn_mask=mask, scale=ctx.scale
         )
         d_scores = d_sink_v = None
         if weights is not None:
             precise = weights.dtype
             if ctx.needs_input_grad[3]:
                 inner = (grad.to(precise) * out.to(precise)).sum(-1, keepdim=True)
-                d_weights = torch.matmul(grad, sink_v[:, None].transpose(-1, -2)).to(precise)
+                d_weights = torch.bmm(grad, sink_v.transpose(-1, -2)).to(precise)
                 d_scores = weights * (d_weights - inner)
             if ctx.needs_input_grad[4]:
-                d_sink_v = torch.matmul(weights.to(v.dtype).transpose(-1, -2), grad).sum(1)
-        return dq, dk.sum(1), dv.sum(1), d_scores, d_sink_v, None, None
-
-
-def _widen(x: Tensor, group: int) -> Tensor:
-    """[R, N, D] seen by every query head of its group, without a copy."""
-    return x[:, None].expand(-1, group, -1, -1)
+                d_sink_v = torch.bmm(weights.to(v.dtype).transpose(-1, -2), grad)
+        return dq[:, 0], dk[:, 0], dv[:, 0], d_scores, d_sink_v, None, None

@@ -1,7 +1,9 @@
-"""Path of the inner step: a few rows of logits at a time, the gradient of `hidden` computed with the loss.
+"""Path of the inner step: a slice of the vocabulary at a time, the gradient of `hidden` computed with the loss.
 
-The gradient of one row's loss is linear in that row's cotangent, so `(p - y) W` is made in the forward pass, while the
-row's logits are at hand, and only scaled in the backward pass. Never a gradient of the head; first derivative only.
+The softmax is kept as a running maximum, sum and weighted sum of head rows, so that each exponential is taken once and
+no more than one slice of logits exists. The gradient of one token's loss is linear in that token's cotangent, so
+`p W - W[target]` is made in the forward pass and only scaled in the backward pass. Never a gradient of the head; first
+derivative only.
 """
 
 from __future__ import annotations
@@ -14,38 +16,45 @@ from torch import Tensor
 from ttt_kernels._checks import compute_dtype
 from ttt_kernels._first_order import first_order_only
 
-ROWS = 64
-"""Tokens per block of logits: a block stays in the processor's cache."""
+SLICE = 4096
+"""Head rows at a time: a slice of logits for a mini-batch stays in the processor's cache."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """See `ttt_kernels.cross_entropy.linear_cross_entropy`."""
     if weight.requires_grad and torch.is_grad_enabled():
         raise ValueError("weight requires a gradient, which impl='chunked' never computes; expected impl='reference'")
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < weight.shape[0]:
+        raise ValueError(f"targets holds ids outside 0..{weight.shape[0] - 1}")
     needed = hidden.requires_grad and torch.is_grad_enabled()
-    nll: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, needed)  # type: ignore[no-untyped-call]
+    nll: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, needed)
     return nll
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, needed: bool) -> Tensor:
-        nll = torch.empty(hidden.shape[0], dtype=compute_dtype(hidden.dtype), device=hidden.device)
-        unit = torch.empty_like(hidden) if needed else None
-        for first in range(0, hidden.shape[0], ROWS):
-            rows = slice(first, first + ROWS)
-            logits = torch.nn.functional.linear(hidden[rows], weight)
-            wanted = targets[rows, None]
-            chosen = logits.gather(-1, wanted)[:, 0].to(nll.dtype)
-            precise = logits.to(nll.dtype)
-            total = torch.logsumexp(precise, dim=-1)
-            torch.sub(total, chosen, out=nll[rows])
-            if unit is not None:
-                p = precise.sub_(total[:, None]).exp_()
-                p.scatter_add_(-1, wanted, torch.full_like(chosen, -1.0)[:, None])
-                torch.mm(p.to(hidden.dtype), weight, out=unit[rows])
+        precise, rows = compute_dtype(hidden.dtype), hidden.shape[0]
+        largest = torch.full((rows,), torch.finfo(precise).min, dtype=precise, device=hidden.device)
+        total, chosen = torch.zeros_like(largest), torch.zeros_like(largest)
+        mixed = torch.zeros(hidden.shape, dtype=precise, device=hidden.device) if needed else None
+        for first in range(0, weight.shape[0], SLICE):
+            part = weight[first : first + SLICE]
+            logits = torch.nn.functional.linear(hidden, part)
+            at = targets - first
+            inside = (at >= 0) & (at < len(part))
+            found = logits.gather(-1, at.clamp(0, len(part) - 1)[:, None])[:, 0].to(precise)
+            chosen = torch.where(inside, found, chosen)
+            new = torch.maximum(largest, logits.amax(dim=-1).to(precise))
+            shrink, largest = torch.exp(largest - new), new
+            # A copy even where no conversion is needed: it is overwritten.
+            weights = logits.to(precise, copy=True).sub_(new[:, None]).exp_()
+            total.mul_(shrink).add_(weights.sum(dim=-1))
+            if mixed is not None:
+                mixed.mul_(shrink[:, None]).add_(torch.mm(weights.to(hidden.dtype), part))
+        unit = None if mixed is None else mixed.div_(total[:, None]).sub_(weight[targets]).to(hidden.dtype)
         ctx.save_for_backward(unit)
-        return nll
+        return largest + total.log() - chosen
 
     @staticmethod
     @first_order_only

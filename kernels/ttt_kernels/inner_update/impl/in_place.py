@@ -24,7 +24,7 @@ def inner_update(
     """See `ttt_kernels.inner_update.inner_update`."""
     with torch.no_grad():
         norms = [
-            torch.linalg.vector_norm(grad, dtype=weight.dtype) for grad, weight in zip(grads, weights, strict=True)
+            torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, weight.dtype)) for grad, weight in zip(grads, weights, strict=True)
         ]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         size = float(norm)

@@ -1,0 +1,43 @@
+"""Learning is real: on the real model, writes lower the loss of what comes next in the same text."""
+
+import numpy as np
+import pytest
+
+from tests.memory.texts import books, pydoc_text
+from ttt_memory.lane import lane_for
+from ttt_memory.model.fold import read, score, segments
+
+TOKENS = 8_192
+MODULES = ["argparse", "pathlib", "sqlite3", "subprocess", "unittest"]
+
+
+def last_half_losses(model, text: str) -> tuple[float, float]:
+    """Mean loss (nats per token) of the last half of `TOKENS` tokens: (with writes, without)."""
+    tokens = model.tokenizer.encode(text)[:TOKENS]
+    assert len(tokens) == TOKENS
+    (segment,) = segments(tokens, tokens[:0], model.config, append=False)
+    lane = lane_for(10**9)
+    steps = []
+    state = model.initial_state()
+    lane.run(read(model, state, segment), on_step=lambda step: steps.append(step) if step else None)
+    assert sum(step.tokens for step in steps) == TOKENS
+    assert not any(step.skipped for step in steps)
+    later = steps[len(steps) // 2 :]
+    written = float(np.average([s.loss for s in later], weights=[s.tokens for s in later]))
+    return written, float(lane.run(score(model, state, segment))[TOKENS // 2 :].mean())
+
+
+@pytest.mark.smollm2
+@pytest.mark.timeout(600)
+def test_writes_lower_the_loss_of_what_follows(smollm2, data_dir_or_none, record_property):
+    texts = {"pydoc": pydoc_text(*MODULES)}
+    if data_dir_or_none:
+        texts |= {f"book {n}": body for n, body in enumerate(books(data_dir_or_none, 2))}
+    gains = {}
+    for name, body in texts.items():
+        written, plain = last_half_losses(smollm2, body)
+        gains[name] = plain - written
+        print(f"{name}: {plain:.4f} without writes, {written:.4f} with, gain {plain - written:.4f} nats")
+    record_property("gains", gains)
+    assert all(gain >= 0.03 for gain in gains.values()), gains
+    assert np.mean(list(gains.values())) >= 0.05, gains
