@@ -189,7 +189,7 @@ class Demo:
                 replayed = self.grace.verify(replay=True, progress=progress)
         view.check(f"Ada: {', '.join(kept.checks)} are sound", kept.ok)
         view.check(
-            f"Grace: the same, and her log, read again from its first word, gives the same weights ({replayed.replayed})",
+            f"Grace: the same, and her log read again from the first word gives the same weights ({replayed.replayed})",
             replayed.ok,
         )
         for finding in (*kept.findings, *replayed.findings):

@@ -76,10 +76,10 @@ def _list(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_plain(info) for info in models], indent=2))
         return
-    table = Table("name", "kind", "state", "parameters", "on disk", "licence", "source", box=None, pad_edge=False)
+    table = Table("name", "kind", "state", "parameters", "on disk", "licence", box=None, pad_edge=False)
     for info in models:
         size, parameters = f"{info.bytes / 1e6:.0f} MB", _millions(info.parameters)
-        table.add_row(info.name, info.kind, info.state, parameters, size, info.licence, info.source)
+        table.add_row(info.name, info.kind, info.state, parameters, size, info.licence)
     Console().print(table)
 
 

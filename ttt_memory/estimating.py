@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ttt_memory.ledger.records import Head
     from ttt_memory.model.state import FastWeights
 
-_PASSAGE_TOKENS = 120
-"""Tokens a passage holds on average, measured on English prose."""
-_PASSAGE_BYTES = 5_000
-"""Bytes a passage adds to the store besides its text: vector, postings and their indexes, measured on SQLite."""
+_PASSAGE_TOKENS = 188
+"""Tokens a passage holds on average: 71,602 SmolLM2 tokens of a validation book made 380 passages."""
+_PASSAGE_BYTES = 4_328
+"""Bytes those passages each added to a SQLite store besides the text: vector, postings and their indexes."""
 
 
 def of_ingest(handle: Handle, documents: Iterable[Document]) -> Estimate:

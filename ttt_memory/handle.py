@@ -162,7 +162,7 @@ class Handle:
             try:
                 if self.clean(self.tenant.head()):
                     with contextlib.suppress(ConflictError):  # another process rewrote the ledger: nothing to keep
-                        self.learner.checkpoint_if_unsaved()
+                        self.learner.close()
             finally:
                 self._closed = True
                 self._shared.drop()

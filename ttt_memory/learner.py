@@ -101,15 +101,20 @@ class Learner:
                 kind=kind,
                 expected_epoch=self._epoch,
             )
-            self._cache.put(row.id, at)
             self._thin()
         self._unsaved = 0
         return row
 
-    def checkpoint_if_unsaved(self) -> None:
-        """Keep the published state where tokens were read since the last checkpoint."""
+    def close(self) -> None:
+        """Keep a checkpoint where tokens were read since the last one, and the state in memory for the next opening.
+
+        Raises ConflictError where the ledger was rewritten since `load`.
+        """
         if self._unsaved:
             self.checkpoint()
+        row = self.ledger.best_checkpoint(self.published.through, self.model.fingerprint)
+        if row and row.digest == self.published.digest:
+            self._cache.put(row.id, self.published)
 
     def copy_state(self, target: TenantLedger, point: Point) -> None:
         """Give a fork of `point` the newest state there is for it; opening the fork replays what is missing."""
@@ -131,17 +136,13 @@ class Learner:
 
     def read_checkpoint(self, row: CheckpointRow) -> Published:
         """The state of a checkpoint. Raises CorruptionError where its bytes are not what was written."""
-        if state := self._cache.get(row.id):
-            return state
-        return self.decode_checkpoint(row)
+        return self._cache.get(row.id) or self.decode_checkpoint(row)
 
     def decode_checkpoint(self, row: CheckpointRow) -> Published:
         """The same from the stored bytes, whatever is in memory."""
         arrays, _ = decode(self.ledger.load_blob(row.blob), self._w0_arrays)
         weights = FastWeights.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})
-        state = Published(weights, row.point, row.segment, row.tokens, row.backend)
-        self._cache.put(row.id, state)
-        return state
+        return Published(weights, row.point, row.segment, row.tokens, row.backend)
 
     def _start(self) -> Published:
         return Published(self.w0, Point(0, 0), None, 0, None)
@@ -151,24 +152,24 @@ class Learner:
         skipped = row.skipped if resumed else 0
         losses: list[float] = []
         done = 0
+
+        def on_step(step: Step | None) -> None:
+            nonlocal done, skipped
+            if step is None:
+                return
+            done += step.tokens
+            losses.append(step.loss)
+            skipped += step.skipped
+            if progress:
+                progress(Progress("learn", done, row.tokens, number, step.loss))
+
         for index, segment in enumerate(self._segments(row)):
             if index < resumed:
                 done += len(segment.tokens)
                 batches = len(losses) + -(-len(segment.tokens) // self.model.config.inner.mini_batch)
-                losses = list(row.losses[:batches])
+                losses[:] = row.losses[:batches]
                 continue
             before, started = done, time.perf_counter()
-
-            def on_step(step: Step | None) -> None:
-                nonlocal done, skipped
-                if step is None:
-                    return
-                done += step.tokens
-                losses.append(step.loss)
-                skipped += step.skipped
-                if progress:
-                    progress(Progress("learn", done, row.tokens, number, step.loss))
-
             weights = self.lane.run(read(self.model, self.published.weights, segment), priority=LEARN, on_step=on_step)
             if not weights.is_finite():  # steps are guarded one by one: reaching this is a defect, not bad input
                 raise ModelFormatError("The fast weights are no longer finite.", document_id=row.id)

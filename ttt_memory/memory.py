@@ -260,6 +260,8 @@ class CompressedMemory:
             raise RelearningError("The fast weights are being rebuilt after forget.", fix="Wait until relearning ends.")
         weights, model = handle.published.weights, handle.model
         tokens = model.tokenizer.encode(document.text)
+        if not len(tokens):
+            raise InvalidInputError("The text has no token that this model knows.")
         losses = [
             handle.learner.lane.run(score(model, weights, segment))
             for segment in segments(tokens, tokens[:0], model.config, append=False)
@@ -352,6 +354,9 @@ class CompressedMemory:
             handle.at_head(lambda head: handle.tenant.restore(row.point, expected_version=head.version))
             handle.reload()
             handle.learn(numbered(progress, 0))
+            if row.digest is None:  # it was rebuilt without a forgotten document: from now on its weights are known
+                kept = handle.learner.checkpoint("snapshot")
+                row = handle.tenant.update_snapshot(row.id, digest=kept.digest, checkpoint=kept.id)
             return self._snapshot(row)
 
     def fork(self, tenant: str, *, at: Snapshot | str | None = None, progress: ProgressCallback | None = None) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ttt_memory.errors import TTTMemoryError
 from ttt_memory.lane import LEARN
 from ttt_memory.model.fold import Step, score, segments
+from ttt_memory.model.registry import check_weights
 from ttt_memory.types import Finding, Progress, ProgressCallback, VerifyReport
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ TOLERANCE = 0.005
 
 def verify(handle: Handle, *, replay: bool, progress: ProgressCallback | None) -> VerifyReport:
     """Run every check; see `CompressedMemory.verify`."""
-    checks = ["ledger", "notepad", "checkpoints", "weights"]
+    checks = ["ledger", "notepad", "checkpoints", "weights", "model"]
     findings = [Finding(check=f.check, subject=f.subject, detail=f.detail) for f in handle.tenant.verify()]
     findings += [Finding(check=f.check, subject=f.subject, detail=f.detail) for f in handle.notepad.verify()]
     findings += _checkpoints(handle)
+    findings += _base_model(handle)
     if not handle.published.weights.is_finite():
         findings.append(Finding(check="weights", subject="published", detail="not finite"))
     replayed: Literal["exact", "tolerance"] | None = None
@@ -57,6 +59,15 @@ def _checkpoints(handle: Handle) -> list[Finding]:
         except TTTMemoryError as error:
             found.append(Finding(check="checkpoints", subject=row.id, detail=str(error)))
     return found
+
+
+def _base_model(handle: Handle) -> list[Finding]:
+    pin = handle.tenant.head().model or {}
+    try:
+        check_weights(pin.get("spec", handle.model.name))
+    except TTTMemoryError as error:
+        return [Finding(check="model", subject=handle.model.name, detail=str(error))]
+    return []
 
 
 def _replay(handle: Handle, progress: ProgressCallback | None) -> tuple[Literal["exact", "tolerance"], list[Finding]]:

@@ -74,7 +74,12 @@ def die_at(ledger: Ledger, moment: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     purge = ledger.store.purge_residue
-    ledger.store.purge_residue = lambda: (count(), purge())[1]  # type: ignore[method-assign]
+
+    def counted_purge() -> bool:
+        count()
+        return purge()
+
+    ledger.store.purge_residue = counted_purge  # type: ignore[method-assign]
     engine: Any = ledger.store._engine
     event.listen(engine, "before_cursor_execute", count)
     event.listen(engine, "commit", count)

@@ -1,8 +1,10 @@
 """Exact recall: 200 facts in 100,000 tokens, asked by name and by code, with the real embedder."""
 
+from itertools import pairwise
+
 import pytest
 
-from tests.memory.texts import haystack, needles, pydoc_text
+from tests.memory.texts import haystack, needles, paragraphs, pydoc_text
 from ttt_memory import CompressedMemory
 
 MODULES = [
@@ -16,22 +18,20 @@ MODULES = [
 @pytest.mark.timeout(400)
 def test_two_hundred_needles(tmp_path, minilm):
     facts = needles(200)
-    paragraphs = [part for part in pydoc_text(*MODULES[:8]).split("\n\n") if part.strip()]
-    count = 0
     kept: list[str] = []
-    while count < 100_000:  # tokens of the embedder: those the notepad works with
-        for part in paragraphs:
-            kept.append(part if len(kept) < len(paragraphs) else f"{part} ({len(kept)})")
+    count = 0
+    for part in paragraphs(pydoc_text(*MODULES)):
+        if count < 100_000:  # tokens of the embedder: those the notepad works with
+            kept.append(part)
             count += minilm.count_tokens(part)
-            if count >= 100_000:
-                break
+    assert count >= 100_000
     body = haystack(kept, facts)
     url = f"sqlite:///{tmp_path / 'memory.db'}"
     with CompressedMemory.open(url, model="tiny", embedder="minilm") as memory:
         third = len(body) // 3
         cuts = [0, body.index("\n\n", third), body.index("\n\n", 2 * third), len(body)]
         sources = {}
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             sources[memory.ingest(body[start:end], learn=False).document_id] = body[start:end]
         for kind, name, code in facts:
             for question in (f"What is the {kind} for {name}?", f"Whose {kind} is {code}?", code):

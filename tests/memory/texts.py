@@ -13,6 +13,11 @@ def pydoc_text(*modules: str) -> str:
     return "\n\n".join(pydoc.plain(pydoc.render_doc(name)) for name in modules)
 
 
+def paragraphs(text: str) -> list[str]:
+    """Blocks between lines that are blank but for pydoc's bars."""
+    return [part for part in re.split(r"\n[\s|]*\n", text) if part.strip(" |\n")]
+
+
 def books(data: Path, count: int) -> list[str]:
     """Whole validation books, their hard-wrapped lines joined."""
     found = []
@@ -25,8 +30,10 @@ def books(data: Path, count: int) -> list[str]:
 
 
 KINDS = ["passcode", "ticket number", "serial number", "locker code", "booking reference"]
-NAMES = [f"{first} {last}" for first in "Ada Bela Carl Dora Emil Fay Gus Hana Ivo June".split() for last in
-         "Abbot Birch Corey Dunne Elgin Frost Gable Holt Irwin Jarvis Kemp Lunt Moss Nolan Orr Pryce Quill Rudd Stone Tait".split()]  # fmt: skip
+FIRST = "Ada Bela Carl Dora Emil Fay Gus Hana Ivo June".split()
+LAST = """Abbot Birch Corey Dunne Elgin Frost Gable Holt Irwin Jarvis Kemp Lunt Moss Nolan Orr Pryce Quill Rudd Stone
+Tait""".split()
+NAMES = [f"{first} {last}" for first in FIRST for last in LAST]
 
 
 def needles(count: int, seed: int = 7) -> list[tuple[str, str, str]]:
@@ -38,11 +45,11 @@ def needles(count: int, seed: int = 7) -> list[tuple[str, str, str]]:
     return [(draw.choice(KINDS), name, code) for name, code in zip(names, codes, strict=True)]
 
 
-def haystack(paragraphs: list[str], facts: list[tuple[str, str, str]], seed: int = 8) -> str:
-    """The paragraphs with one sentence for each fact, evenly spread."""
+def haystack(blocks: list[str], facts: list[tuple[str, str, str]], seed: int = 8) -> str:
+    """The blocks with one sentence for each fact, evenly spread."""
     draw = random.Random(seed)
-    places = sorted(draw.sample(range(1, len(paragraphs)), len(facts)))
-    out = list(paragraphs)
+    places = sorted(draw.sample(range(1, len(blocks)), len(facts)))
+    out = list(blocks)
     for place, (kind, name, code) in zip(reversed(places), reversed(facts), strict=True):
         out.insert(place, f"The {kind} for {name} is {code}.")
     return "\n\n".join(out)

@@ -13,6 +13,7 @@ from ttt_memory.errors import InvalidInputError
 from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage
 from ttt_memory.notepad.checks import check
 from ttt_memory.notepad.filters import compile_filter
+from ttt_memory.notepad.fusion import final, together
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.locks import ReadWriteLock
 from ttt_memory.notepad.passages import cut
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Passages embedded between two steps of `prepare`, so that a waiting question goes first."""
+READ = 30
+"""Passages whose sentences are looked at, at least."""
 MAX_QUERY = 4_000
 """Characters of a query that are looked at."""
 
@@ -118,8 +121,8 @@ class Notepad:
             as_of: only documents observed at this moment or before.
 
         Returns:
-            Passages, best first, `source[start:end] == text`. Scores compare within one query: up to 1 for similar
-            ones, more for those that hold one of its rare code-shaped tokens. Ties go to the passage written first.
+            Passages, best first, `source[start:end] == text`. Scores compare within one query (`fusion.final` says how
+            they are made). Ties go to the passage written first.
 
         Raises:
             InvalidInputError: the query is empty, `limit` below 1, or (InvalidFilterError) `where` malformed.
@@ -135,19 +138,25 @@ class Notepad:
         stored = self._ledger.postings(list(weights))
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
-            ids, scores = rank(self._index, asked, stored, limit, allowed=allowed)
-        texts = {passage.id: passage for passage in self._ledger.passages(ids)}
-        hits = ((texts[i], score) for i, score in zip(ids, scores, strict=True) if i in texts)
+            ranking = rank(self._index, asked, stored, max(READ, 2 * limit), allowed=allowed)
+        found = {passage.id: passage for passage in self._ledger.passages([c.id for c in ranking.candidates])}
+        hits = []
+        for candidate in ranking.candidates:
+            if passage := found.get(candidate.id):  # another process may have removed it meanwhile
+                sentence = together(passage.text, ranking.rarity)
+                score = final(candidate.fused, sentence, candidate.exact, terms=len(weights))
+                hits.append((score, passage))
+        hits.sort(key=lambda hit: (-hit[0], hit[1].id))
         return [
             Passage(
-                document_id=hit.document_id,
-                start=hit.start,
-                end=hit.end,
-                text=hit.text,
+                document_id=passage.document_id,
+                start=passage.start,
+                end=passage.end,
+                text=passage.text,
                 score=score,
-                metadata=hit.metadata,
+                metadata=passage.metadata,
             )
-            for hit, score in hits
+            for score, passage in hits[:limit]
         ]
 
     def verify(self) -> list[Finding]:

@@ -28,28 +28,50 @@ class Query:
     vector: Vectors
 
 
-def rank(
-    index: PassageIndex, query: Query, stored: StoredPostings, limit: int, *, allowed: Mask | None
-) -> tuple[list[int], list[float]]:
-    """Return ids and scores of at most `limit` passages, best first; equal scores in order of id.
+@dataclass(frozen=True)
+class Candidate:
+    """A passage that may be among the best.
+
+    Attributes:
+        fused: by meaning and words, 0 to 1.
+        exact: share of the query's rare codes that it holds, by rarity, 0 to 1.
+    """
+
+    id: int
+    fused: float
+    exact: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best passages by index alone, best first, and how rare each term of the query is."""
+
+    candidates: Sequence[Candidate]
+    rarity: Mapping[str, float]
+
+
+def rank(index: PassageIndex, query: Query, stored: StoredPostings, count: int, *, allowed: Mask | None) -> Ranking:
+    """Rank at most `count` passages; equal scores in order of id.
 
     Args:
         stored: for each term of the query the ids of the passages that hold it, ascending, and its count in each.
         allowed: which of the index's rows may be found, [N]; None where all may.
     """
-    table, depth = index.table, max(CANDIDATES, 2 * limit)
-    postings = _by_row(stored, table)
+    table, depth = index.table, max(CANDIDATES, 2 * count)
+    postings, total = _by_row(stored, table), len(table.ids)
     lexical = bm25(postings, query.weights, table.lengths)
-    exact = _exact(postings, query.codes, len(table.ids))
+    exact = _exact(postings, query.codes, total)
     if allowed is not None:
         lexical[~allowed] = exact[~allowed] = 0.0
     near, _ = index.dense.nearest(query.vector, depth, None if allowed is None else table.ids[allowed])
     wordy = np.argsort(-lexical, kind="stable")[:depth]
     rows = np.unique(np.concatenate([table.rows(near)[0], wordy[lexical[wordy] > 0], np.flatnonzero(exact)]))
     dense = (index.dense.vectors(table.ids[rows]) @ query.vector).astype(np.float64)
-    scores = fuse(dense, lexical[rows], exact[rows])
-    best = np.argsort(-scores, kind="stable")[:limit]
-    return table.ids[rows[best]].tolist(), scores[best].tolist()
+    fused = fuse(dense, lexical[rows])
+    best = np.lexsort((-fused, -exact[rows]))[:count]
+    columns = table.ids[rows[best]].tolist(), fused[best].tolist(), exact[rows[best]].tolist()
+    rarity = {term: idf(len(postings[term][0]) if term in postings else 0, total) for term in query.weights}
+    return Ranking([Candidate(*values) for values in zip(*columns, strict=True)], rarity)
 
 
 def _by_row(stored: StoredPostings, table: Table) -> Postings:

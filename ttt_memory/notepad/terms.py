@@ -73,6 +73,8 @@ def expand(token: str) -> tuple[str, ...]:
     >>> expand("sk-live_AbC-42")
     ('sk-live_abc-42', 'sk', 'live', 'abc', '42')
     """
+    if token.isascii() and token.isalpha() and (token[1:].islower() or len(token) == 1):
+        return (term(token),)
     found = dict.fromkeys([term(token)])
     pieces = [token]
     if "'" in token:
