@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ttt_memory.errors import ConflictError, CorruptionError, InvalidInputError
+from ttt_memory.errors import ConflictError, CorruptionError, InvalidInputError, ModelMismatchError, TTTMemoryError
 from ttt_memory.ingesting import store
 from ttt_memory.ledger.records import CheckpointRow, DocumentRow, Point
 from ttt_memory.types import Document, Progress, ProgressCallback
@@ -68,6 +68,8 @@ def import_(path: Path, url: str, tenant: str | None, progress: ProgressCallback
             finally:
                 handle.close()
             return name
+    except TTTMemoryError:
+        raise
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise CorruptionError(f"{path} is not a readable archive of a memory.", why=str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
@@ -174,8 +176,6 @@ def _read(
     handle: Handle, archive: zipfile.ZipFile, manifest: Mapping[str, Any], progress: ProgressCallback | None
 ) -> None:
     if manifest["model"]["fingerprint"] != handle.model.fingerprint:
-        from ttt_memory.errors import ModelMismatchError
-
         raise ModelMismatchError(
             "The archive's weights were learned with another model than the one on this machine.",
             why=f"fingerprint {manifest['model']['fingerprint'][:12]} is not {handle.model.fingerprint[:12]}",

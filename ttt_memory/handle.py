@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError
+from ttt_memory.lane import check_interrupt
 from ttt_memory.learner import Learner
 from ttt_memory.ledger.ledger import Ledger
 from ttt_memory.model.registry import DEFAULT_MODEL, load_model
@@ -112,6 +113,7 @@ class Handle:
             except ConflictError as error:
                 if not self.wait or "expected_version" not in error.context:
                     raise
+            check_interrupt()
             time.sleep(pause)
             pause = min(0.2, pause * 2)
 

@@ -7,6 +7,7 @@ differ between thread counts, and the fast weights must not.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -14,6 +15,7 @@ import platform
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ttt_memory.settings import Settings
@@ -23,7 +25,30 @@ R = TypeVar("R")
 
 ASK, LEARN = 0, 1
 """Priorities: readers before the next mini-batch of a writer."""
+_CANCELLED = -1
 _TINY = 2_000_000
+_POLL_SECONDS = 0.05
+
+_interrupt: ContextVar[Callable[[], None] | None] = ContextVar("ttt_memory_interrupt", default=None)
+
+
+@contextlib.contextmanager
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` whenever a verb, called inside this context, waits for the lane; what it raises ends the verb.
+
+    It is never called inside a transaction, nor between a commit and what must follow it.
+    """
+    token = _interrupt.set(check)
+    try:
+        yield
+    finally:
+        _interrupt.reset(token)
+
+
+def check_interrupt() -> None:
+    """Raise what the caller's `interruptible` check raises, if there is one."""
+    if check := _interrupt.get():
+        check()
 
 
 class _Job:
@@ -49,9 +74,18 @@ class _Job:
             return False
         return True
 
+    def next_event(self) -> tuple[str, Any]:
+        """What comes next from the lane; raises what an `interruptible` check raises meanwhile."""
+        if _interrupt.get() is None:
+            return self.events.get()
+        while True:
+            check_interrupt()
+            with contextlib.suppress(queue.Empty):
+                return self.events.get(timeout=_POLL_SECONDS)
+
     def cancel(self) -> None:
-        """Close the generator before its next step and wait until that is done."""
-        self.cancelled = True
+        """Close the generator before its next step, whatever else waits, and return when that is done."""
+        _worker().hurry(self)
         while self.events.get()[0] == "step":
             pass
 
@@ -75,6 +109,15 @@ class _Worker:
             heapq.heappush(self._waiting, (priority, next(self._order), job))
             self._wake.notify()
 
+    def hurry(self, job: _Job) -> None:
+        """Let a job that is cancelled come next, so that its caller need not wait for older ones."""
+        with self._wake:
+            job.cancelled = True
+            self._waiting = [
+                (_CANCELLED if other is job else priority, number, other) for priority, number, other in self._waiting
+            ]
+            heapq.heapify(self._waiting)
+
     def _work(self) -> None:
         while True:
             with self._wake:
@@ -87,7 +130,7 @@ class _Worker:
                 self._threads = job.threads
             if job.advance():
                 with self._wake:  # with its old number: an urgent job passes, an equal one does not
-                    heapq.heappush(self._waiting, entry)
+                    heapq.heappush(self._waiting, (_CANCELLED, *entry[1:]) if job.cancelled else entry)
 
 
 class Lane:
@@ -107,7 +150,7 @@ class Lane:
         job = self._submit(steps, priority)
         try:
             while True:
-                kind, value = job.events.get()
+                kind, value = job.next_event()
                 if kind == "done":
                     return value  # type: ignore[no-any-return]
                 if kind == "error":
@@ -125,7 +168,7 @@ class Lane:
         finished = False
         try:
             while True:
-                kind, value = job.events.get()
+                kind, value = job.next_event()
                 finished = kind != "step"
                 if kind == "error":
                     raise value

@@ -145,7 +145,7 @@ class Learner:
         return Published(weights, row.point, row.segment, row.tokens, row.backend)
 
     def _start(self) -> Published:
-        return Published(self.w0, Point(0, 0), None, 0, None)
+        return Published(self.w0, Point(self.ledger.head().branch, 0), None, 0, None)
 
     def _read_document(self, row: DocumentRow, number: int, progress: ProgressCallback | None) -> int:
         resumed = (self.published.segment or 0) if self.published.through.position == row.position else 0

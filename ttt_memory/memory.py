@@ -371,8 +371,12 @@ class CompressedMemory:
             copy = handle.tenant.copy_to(tenant, point=point)
             handle.learner.copy_state(copy, point)
         child = type(self)(handle.beside(copy), tenant, self._url)
-        with child._handle.writing():
-            child._handle.learn(numbered(progress, 0))
+        try:
+            with child._handle.writing():
+                child._handle.learn(numbered(progress, 0))
+        except BaseException:
+            child.close()
+            raise
         return child
 
     def rederive(self, model: str | Path | None = None, *, progress: ProgressCallback | None = None) -> Stats:

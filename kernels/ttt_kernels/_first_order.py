@@ -18,7 +18,7 @@ def first_order_only(backward: Backward) -> Backward:
     `once_differentiable` alone stays silent where the cotangent needs no gradient, as that of a loss does: the second
     derivative would then lack a term without a word.
     """
-    inner = once_differentiable(backward)  # type: ignore[no-untyped-call]
+    inner = once_differentiable(backward)
 
     @wraps(backward)
     def checked(*args: Any) -> Any:

@@ -134,13 +134,13 @@ class History(RuleBasedStateMachine):
             assert row.documents == len(self.snapshots[row.id])
         assert {row.id for row in self.tenant.checkpoints()} == set(self.checkpoints)
         best = self.tenant.best_checkpoint(self.tenant.head().point, "m")
-        usable = [held for held in self.checkpoints.values() if held == self.live[: len(held)]]
-        if best is None:
-            assert usable == []
-        else:
+        if best is not None:
             held = self.checkpoints[best.id]
             assert held == self.live[: len(held)]
-            assert len(held) == max(len(item) for item in usable)
+        # A state stored right at a document that is live must be found, or a later one.
+        live_positions = {row.position for row in self.tenant.documents()}
+        usable = [row.position for row in self.tenant.checkpoints() if row.position in live_positions]
+        assert (0 if best is None else best.position) >= max(usable, default=0)
 
     def teardown(self) -> None:
         assert self.tenant.verify() == []
@@ -152,10 +152,10 @@ def test_random_histories(ledger: Ledger) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=120,
+            max_examples=150,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.reuse, Phase.generate], print_blob=False, database=None,  # shrinking a history on a database takes minutes
+            phases=[Phase.generate], database=None,  # shrinking a history on a database takes minutes
         ),
     )

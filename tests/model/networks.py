@@ -33,7 +33,9 @@ LLAMA = ModelConfig(
 PAPER = replace(LLAMA, block="paper", kv_heads=4, sinks=0)
 
 
-def network(config: ModelConfig = LLAMA, *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Transformer:
+def network(
+    config: ModelConfig = LLAMA, *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+) -> Transformer:
     """Random weights large enough for the blocks to matter."""
     net = Transformer(replace(config, **changes))
     net.initialise(torch.Generator().manual_seed(seed), std=0.2)

@@ -122,7 +122,7 @@ def test_no_inner_step(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> 
 
 
 def test_detaching_the_writes_is_noticed() -> None:
-    """The check above would fail for a first-order implementation: the gradient differs by far more than the tolerance."""
+    """A first-order implementation would fail above: its gradient differs by far more than the tolerance."""
     name = next((name for name in cases() if Case.load(name).meta), None)
     if name is None:
         pytest.skip("no meta-learning case among the golden files")

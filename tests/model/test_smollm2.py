@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from ttt_memory.errors import ModelNotFoundError
 from ttt_memory.model.blocks import DynamicWeights
 from ttt_memory.model.decoder import Decoder
 from ttt_memory.model.loaded import LoadedModel
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 pytestmark = pytest.mark.smollm2
 
@@ -79,7 +76,7 @@ def to_transformers(model: LoadedModel) -> dict[str, torch.Tensor]:
 
 
 def test_chunks_of_any_size_and_single_tokens_agree_past_the_window(model: LoadedModel) -> None:
-    """1,400 tokens with a window of 1,024 and sinks; hidden states, since all logits of all chunks would be 1 GB."""
+    """1,400 tokens with a window of 1,024 and sinks, dynamic MLPs that do something."""
     tokens = torch.from_numpy(model.tokenizer.encode(TEXT)[:1400]).long()[None]
     net = model.net
     fast = [DynamicWeights(b.w0_gate_up, torch.randn_like(b.w0_down) * 0.01) for b in net.layers()[-8:]]
@@ -92,12 +89,12 @@ def test_chunks_of_any_size_and_single_tokens_agree_past_the_window(model: Loade
         return torch.cat(parts)
 
     with torch.no_grad():
-        expected = hidden(700, 1400)
-        logits = net.logits(expected)
-        assert (net.logits(hidden(512, 1400)) - logits).abs().max() < 1e-4 * logits.abs().max()
-        assert (net.logits(hidden(7, 70)) - logits[:70]).abs().max() < 1e-4 * logits.abs().max()
+        near, far = slice(0, 70), slice(1300, 1400)
+        whole = hidden(700, 1400)
+        logits = net.logits(whole[far])
+        assert (net.logits(hidden(512, 1400)[far]) - logits).abs().max() < 1e-4
+        assert (net.logits(hidden(7, 70)) - net.logits(whole[near])).abs().max() < 1e-4
         _, cache = net.read(tokens[:, :1380], fast, net.empty_cache(), impl="flash")
     decoder = Decoder(net, fast, cache)
     for position in range(1380, 1400):
-        step = decoder.step(int(tokens[0, position]))
-        assert (step - logits[position]).abs().max() < 1e-4 * logits.abs().max()
+        assert (decoder.step(int(tokens[0, position])) - logits[position - 1300]).abs().max() < 1e-4

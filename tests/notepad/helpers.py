@@ -33,7 +33,8 @@ class Pad(Notepad):
     def write(self, text: str, **fields: Any) -> DocumentRow:
         """Commit a document with its passages, without making it findable."""
         passages = finish(self.prepare(text))
-        new = NewDocument(text=text, content_key=self.ledger.content_key(text), tokens=len(text), **fields)
+        key = self.ledger.content_key(text, fields.get("stream"), fields.get("sequence"))
+        new = NewDocument(text=text, content_key=key, tokens=len(text), **fields)
         return self.ledger.append(new, passages)
 
     def put(self, text: str, **fields: Any) -> str:

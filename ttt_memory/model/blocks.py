@@ -72,7 +72,7 @@ class Block(nn.Module):
         batch, length, _ = x.shape
         y = F.linear(self.normed(x, self.attn_norm), self.qkv)
         heads = y.view(batch, length, -1, config.head_dim).transpose(1, 2)  # [B, H + 2K, T, d]
-        q, k, v = heads.split((config.heads, config.kv_heads, config.kv_heads), dim=1)
+        q, k, v = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.normed(q, self.q_norm), self.normed(k, self.k_norm)
         after = cache.extend(k, v, config)

@@ -45,8 +45,7 @@ class Decoder:
         dynamic: list[DynamicWeights | None] = [None] * config.prefix_layers
         dynamic += [None] * config.dynamic_layers if weights is None else list(weights)
         self._layers = [
-            _Layer(block, fast, k, v)
-            for block, fast, k, v in zip(net.layers(), dynamic, self._k, self._v, strict=True)
+            _Layer(block, fast, k, v) for block, fast, k, v in zip(net.layers(), dynamic, self._k, self._v, strict=True)
         ]
         self._load([*cache.prefix.layers, *cache.suffix.layers])
 
@@ -131,7 +130,9 @@ class _Layer:
         y = torch.mv(block.qkv, _normed(x, self._attn_norm, self._eps, self._dtype)).view(-1, width)
         turning = y[: heads + len(k)]
         if block.q_norm is not None and block.k_norm is not None:
-            turning = torch.cat((block.normed(turning[:heads], block.q_norm), block.normed(turning[heads:], block.k_norm)))
+            turning = torch.cat(
+                (block.normed(turning[:heads], block.q_norm), block.normed(turning[heads:], block.k_norm))
+            )
         turned = precise(turning) @ moment.turn
         k[:, moment.slot] = turned[heads:]
         v[:, moment.slot] = y[heads + len(k) :]

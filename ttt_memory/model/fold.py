@@ -130,7 +130,7 @@ class _Feed:
 
     def context(self) -> Iterator[Tensor]:
         """Blocks of context whose successors are not predicted."""
-        yield from self._context.split(self.net.config.inner.mini_batch) if len(self._context) else ()
+        yield from torch.split(self._context, self.net.config.inner.mini_batch) if len(self._context) else ()
 
     def mini_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, targets) of at most `size` predicted tokens, counted from the segment's start."""

@@ -72,7 +72,7 @@ def generate(
         raise InvalidInputError("The prompt holds an id outside the vocabulary.", why=f"size {net.config.vocab_size}")
     weights = None if state is None else working(state.detach(), net.dtype)
     cache = net.empty_cache()
-    for block in ids[:-1].split(net.config.inner.mini_batch) if len(ids) > 1 else ():
+    for block in torch.split(ids[:-1], net.config.inner.mini_batch) if len(ids) > 1 else ():
         cache = _advance(net, block, weights, cache)
         yield ""
     stepper = _Grown(net, weights, cache) if net.config.window is None else Decoder(net, weights, cache)

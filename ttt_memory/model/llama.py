@@ -1,4 +1,4 @@
-"""Llama checkpoints as TTT-E2E models: dynamic MLPs inserted before the static ones, which changes nothing until they learn."""
+"""Llama checkpoints as TTT-E2E models: dynamic MLPs before the static ones, which change nothing until they learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ttt_memory.errors import ModelFormatError
 from ttt_memory.model.config import InnerConfig, ModelConfig
 
 RETROFIT_RATE = 1.0
-"""Inner rate of a copied W0 (docs/decisions: measured on prose and documentation at 0.5, 0.7, 1.0, 1.5 and 2.0)."""
+"""Inner rate of a copied W0."""
 
 
 def config_from_llama(hf_config: Mapping[str, Any], **overrides: Any) -> ModelConfig:

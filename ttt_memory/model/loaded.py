@@ -61,7 +61,7 @@ class LoadedModel:
         return self.net.config
 
     def initial_state(self) -> FastWeights:
-        """W0: the fast weights of a memory that has read nothing. The same tensors at every call; never write to them."""
+        """W0: the fast weights of a memory that has read nothing; the same tensors at every call."""
         return self._w0
 
     @cached_property

@@ -9,8 +9,8 @@ from ttt_kernels.attention import Rope
 class RopeTables:
     """Cosines and sines by position for one head width.
 
-    Rotation is relative: positions counted from the start of a pass give the same scores as positions inside the window,
-    and angles taken in float64 before rounding keep them so at any length.
+    Rotation is relative: positions counted from the start of a pass give the same scores as positions inside the
+    window, and angles taken in float64 before rounding keep them so at any length.
     """
 
     def __init__(self, head_dim: int, theta: float, *, interleaved: bool) -> None:

@@ -69,7 +69,7 @@ class FastWeights:
         for name, tensor in self.named():
             array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
             sha.update(f"{name}:{'x'.join(map(str, array.shape))};".encode())
-            sha.update(memoryview(array.astype("<f4", copy=False)).cast("B"))
+            sha.update(array.astype("<f4", copy=False).data.cast("B"))
         return sha.hexdigest()
 
     @property

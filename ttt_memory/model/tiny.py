@@ -33,7 +33,7 @@ CONFIG = ModelConfig(
     segment_tokens=512,
     context_tokens=64,
     append_context_tokens=32,
-    inner=InnerConfig(rate=0.5, mini_batch=64),
+    inner=InnerConfig(rate=0.5, mini_batch=128),
 )
 
 

@@ -16,7 +16,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
     precise = compute_dtype(x.dtype)
     xf, cos, sin = x.to(precise), cos.to(precise), sin.to(precise)
     if interleaved:
-        pairs = xf.unflatten(-1, (-1, 2))
+        pairs = xf.reshape(*xf.shape[:-1], -1, 2)
         turned = torch.addcmul(pairs * cos[..., None], pairs.flip(-1), torch.stack((-sin, sin), dim=-1))
         return turned.flatten(-2).to(x.dtype)
     swapped = xf.roll(x.shape[-1] // 2, dims=-1)

@@ -43,7 +43,9 @@ def attention(
 ) -> Tensor:
     """See `ttt_kernels.attention.attention`."""
     if isinstance(start, Tensor):
-        raise ValueError(f"start is a tensor of shape {list(start.shape)}, expected an int for impl='flash'")
+        raise ValueError(  # noqa: TRY004 (this repository names a bad argument with ValueError)
+            f"start is a tensor of shape {list(start.shape)}, expected an int for impl='flash'"
+        )
     if q.device.type != "cpu":
         raise ValueError(f"q is on {q.device}, expected cpu for impl='flash'")
     length = q.shape[2]
@@ -72,7 +74,9 @@ def attention(
         group = q.shape[1] // k.shape[1]
         mask = _mask(end - begin, end - oldest, group, window, max(0, sink_count - oldest) if slid else 0, q.dtype)
         part = q_turned[:, :, queries]
-        out: Tensor = _Attend.apply(_grouped(part, k), near_k, near_v, sink_scores, sink_v, mask, scale)
+        out: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
+            _grouped(part, k), near_k, near_v, sink_scores, sink_v, mask, scale
+        )
         parts.append(out.reshape(part.shape))
         begin = end
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -127,7 +131,8 @@ def _mask(queries: int, keys: int, group: int, window: int | None, hidden: int, 
     visible = (key <= at) & (key >= hidden)
     if window is not None:
         visible &= key > at - window
-    return torch.zeros(queries, keys, dtype=dtype).masked_fill_(~visible, float("-inf")).repeat(group, 1)
+    mask = torch.zeros(queries, keys, dtype=dtype).masked_fill_(~visible, float("-inf"))
+    return torch.cat((mask,) * group)
 
 
 class _Attend(torch.autograd.Function):
@@ -161,9 +166,7 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, weights, sink_v, mask = ctx.saved_tensors
         q4, k4, v4, grad4, out4, lse4 = (tensor[:, None] for tensor in (q, k, v, grad, out, lse))
-        dq, dk, dv = _flash_backward(
-            grad4, q4, k4, v4, out4, lse4, 0.0, mask is None, attn_mask=mask, scale=ctx.scale
-        )
+        dq, dk, dv = _flash_backward(grad4, q4, k4, v4, out4, lse4, 0.0, mask is None, attn_mask=mask, scale=ctx.scale)
         d_scores = d_sink_v = None
         if weights is not None:
             precise = weights.dtype

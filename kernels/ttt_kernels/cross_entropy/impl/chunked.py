@@ -27,7 +27,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < weight.shape[0]:
         raise ValueError(f"targets holds ids outside 0..{weight.shape[0] - 1}")
     needed = hidden.requires_grad and torch.is_grad_enabled()
-    nll: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, needed)
+    nll: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, needed)  # type: ignore[no-untyped-call]
     return nll
 
 

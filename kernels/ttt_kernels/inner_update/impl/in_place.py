@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ttt_kernels.inner_update.newton_schulz import orthogonalise
 from ttt_kernels.inner_update.types import InnerStep
 
 
@@ -24,7 +25,8 @@ def inner_update(
     """See `ttt_kernels.inner_update.inner_update`."""
     with torch.no_grad():
         norms = [
-            torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, weight.dtype)) for grad, weight in zip(grads, weights, strict=True)
+            torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, weight.dtype))
+            for grad, weight in zip(grads, weights, strict=True)
         ]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         size = float(norm)
@@ -35,20 +37,7 @@ def inner_update(
             if decay and anchors is not None:
                 weight.lerp_(anchors[index], decay)
             if rule == "muon":
-                weight.add_(_orthogonalise(grad.to(weight.dtype)), alpha=-rate)
+                weight.add_(orthogonalise(grad.to(weight.dtype)), alpha=-rate)
             else:
                 weight.add_(grad, alpha=-rate * factor)
         return InnerStep(tuple(weights), norm)
-
-
-def _orthogonalise(matrix: Tensor) -> Tensor:
-    """Newton-Schulz as in the reference, in fp32."""
-    rows, columns = matrix.shape
-    x = matrix.T if rows > columns else matrix
-    size = torch.linalg.vector_norm(x)
-    x = x / torch.where(size > 0, size, torch.ones_like(size))
-    for _ in range(5):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    x = x.T if rows > columns else x
-    return x * max(1.0, rows / columns) ** 0.5

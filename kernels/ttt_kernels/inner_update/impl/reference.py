@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ttt_kernels.inner_update.newton_schulz import orthogonalise
 from ttt_kernels.inner_update.types import InnerStep
-
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients of Muon (K. Jordan, 2024)
-_ITERATIONS = 5
 
 
 def inner_update(
@@ -39,17 +37,3 @@ def inner_update(
     if decay and anchors is not None:
         after = [new - decay * (weight - anchor) for new, weight, anchor in zip(after, weights, anchors, strict=True)]
     return InnerStep(tuple(after), norm)
-
-
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Newton-Schulz: drives the singular values of [M, N] towards 1, scaled by sqrt(max(1, M/N)). Zero stays zero."""
-    a, b, c = _QUINTIC
-    rows, columns = matrix.shape
-    x = matrix.T if rows > columns else matrix
-    squares = x.square().sum()
-    x = x / torch.sqrt(torch.where(squares > 0, squares, torch.ones_like(squares)))
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    x = x.T if rows > columns else x
-    return x * max(1.0, rows / columns) ** 0.5
