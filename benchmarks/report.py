@@ -12,16 +12,16 @@ from rich.table import Table
 Results = dict[str, dict[str, Any]]
 Rates = dict[str, list[float]]
 FLAT = 0.9
-"""A speed is called flat where its last place is at least this share of its first."""
+"""A speed is called flat where its last place is at least this share of an early one."""
 
 
-def table(results: Results) -> None:
-    """Print every result that is there, and which targets were met."""
-    console = Console()
+def table(results: Results, out: Path) -> None:
+    """Print every result that is there, and which targets were met; keep the same as text."""
+    console = Console(width=110, record=True)
     for name in results:
         about = results[name]["machine"]
-        parts = (about["cpu"], f"{about['cores']} cores", about["isa"], f"torch {about['torch']}", about["dtype"])
-        parts += (f"{about['threads']} threads", f"load {about['load_average_at_start']}", results[name]["date"])
+        parts = [about["cpu"], f"{about['cores']} cores", about["isa"], f"torch {about['torch']}", about["dtype"]]
+        parts += [f"{about['threads']} threads", f"load {about['load_average_at_start']}", results[name]["date"]]
         console.print(f"[bold]{name}[/]: {', '.join(parts)}", highlight=False)
     if "speed" in results:
         _print(console, "Tokens per second, median", *_speed(results["speed"]["tokens_per_second"]))
@@ -29,6 +29,7 @@ def table(results: Results) -> None:
         _print(console, "As a memory grows", *_growth(results["growth"]["stops"]))
         console.print(f"Stored per token: {_bytes_per_token(results['growth'])}", highlight=False)
     _print(console, "Targets", ["", "target", "measured", ""], targets(results))
+    console.save_text(str(out))
 
 
 def targets(results: Results) -> list[list[str]]:
@@ -51,16 +52,11 @@ def targets(results: Results) -> list[list[str]]:
                 rows.append([what, f">= {least:.1f}", f"{ratio:.2f}", _verdict(ratio >= least)])
             else:
                 rows.append([what, f">= {least:.1f}", "llama-cpp-python is not installed", ""])
-        places = [rate for _, rate in results["speed"]["reading_by_place"]]
+        places = [statistics.median(rates) for _, rates in results["speed"]["reading_by_place"]]
         rows.append(_flat("reading, last eighth of a pass / second", places[-1] / places[1]))
     if "growth" in results:
         ingest = [stop["ingest_tokens_per_second"] for stop in results["growth"]["stops"]]
-        rows.append(
-            _flat(
-                "ingesting, last stop / second" if len(ingest) > 2 else "ingesting",
-                ingest[-1] / ingest[min(1, len(ingest) - 2)],
-            )
-        )
+        rows.append(_flat("ingesting, last stop / first", ingest[-1] / ingest[0]))
         asks = [stop["ask_seconds"]["weights"]["first"] for stop in results["growth"]["stops"]]
         rows.append(_flat("first token of ask(weights), first stop / last", asks[0] / asks[-1]))
     return rows
@@ -150,4 +146,5 @@ def _print(console: Console, title: str, heads: list[str], rows: list[list[str]]
         printed.add_column(head, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         printed.add_row(*row)
+    console.print()
     console.print(printed)

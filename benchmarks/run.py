@@ -49,7 +49,7 @@ def measure(folder: Path, only: str | None, *, again: bool, quick: bool) -> int:
     results = {
         name: json.loads(_path.read_text()) for name in MEASUREMENTS if _finished(_path := folder / f"{name}.json")
     }
-    report.table(results)
+    report.table(results, folder / "table.txt")
     if len(results) == len(MEASUREMENTS):
         print(f"plot: {report.plot(results, folder / 'benchmark.png').name}")
     return 0

@@ -46,7 +46,7 @@ def main() -> None:
     if llama.installed():
         result["llama_repacking"] = llama.repacking_works()
     result["tokens_per_second"] = measure(model, settings, threads=int(result["machine"]["threads"]))
-    result["reading_by_place"] = places(model, settings["places"])
+    result["reading_by_place"] = places(model, settings["places"], settings["repeats"])
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -74,18 +74,18 @@ def measure(model: LoadedModel, settings: dict[str, Any], *, threads: int) -> di
 
 
 @torch.no_grad()
-def places(model: LoadedModel, count: int) -> list[list[float]]:
-    """[tokens read before, tokens/s] of each eighth of one long pass without writes."""
-    ids = torch.from_numpy(texts.tokens(model.tokenizer, count).astype(np.int64))
-    weights, cache, rates = working(model.initial_state(), model.net.dtype), model.net.empty_cache(), []
-    done = 0
-    for part in ids.chunk(8):
-        started = time.perf_counter()
-        for block in torch.split(part, model.config.inner.mini_batch):
-            cache = model.net.read(block[None], weights, cache, impl=fast_impl(model.net))[1]
-        rates.append([done, round(len(part) / (time.perf_counter() - started), 2)])
-        done += len(part)
-    return rates
+def places(model: LoadedModel, count: int, repeats: int) -> list[tuple[int, list[float]]]:
+    """(tokens read before, tokens/s of every repeat) of each eighth of one long pass without writes."""
+    parts = torch.from_numpy(texts.tokens(model.tokenizer, count).astype(np.int64)).chunk(8)
+    rates: list[list[float]] = [[] for _ in parts]
+    for _ in range(repeats):
+        weights, cache = working(model.initial_state(), model.net.dtype), model.net.empty_cache()
+        for part, found in zip(parts, rates, strict=True):
+            started = time.perf_counter()
+            for block in torch.split(part, model.config.inner.mini_batch):
+                cache = model.net.read(block[None], weights, cache, impl=fast_impl(model.net))[1]
+            found.append(round(len(part) / (time.perf_counter() - started), 2))
+    return [(index * len(parts[0]), found) for index, found in enumerate(rates)]
 
 
 @torch.no_grad()

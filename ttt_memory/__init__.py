@@ -18,6 +18,7 @@ from ttt_memory import errors
 from ttt_memory.errors import TTTMemoryError
 
 if TYPE_CHECKING:
+    from ttt_memory.aio import AsyncCompressedMemory
     from ttt_memory.memory import CompressedMemory
     from ttt_memory.model.generate import Sampling
     from ttt_memory.types import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncCompressedMemory": "ttt_memory.aio",
     "CompressedMemory": "ttt_memory.memory",
     "Sampling": "ttt_memory.model.generate",
     **dict.fromkeys(
@@ -49,6 +51,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "AsyncCompressedMemory",
     "Citation",
     "CompressedMemory",
     "Document",

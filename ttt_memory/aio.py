@@ -50,7 +50,7 @@ class AsyncAnswerStream(AsyncIterator[str]):
         self._turn = Lock()
 
     async def __anext__(self) -> str:
-        piece = await in_thread(partial(next, self._pieces, None), limiter=readers(), turn=self._turn)
+        piece: str | None = await in_thread(lambda: next(self._pieces, None), limiter=readers(), turn=self._turn)
         if piece is None:
             raise StopAsyncIteration
         return piece
@@ -177,7 +177,7 @@ class AsyncCompressedMemory:
         return await self._write(
             partial(
                 self._memory.ingest,
-                source,  # type: ignore[arg-type]
+                source,
                 metadata=metadata,
                 observed_at=observed_at,
                 learn=learn,
@@ -226,19 +226,19 @@ class AsyncCompressedMemory:
         sampling: Sampling | None = None,
     ) -> Answer | AsyncAnswerStream:
         """Answer from this memory; see `CompressedMemory.ask`. With `stream`, an async iterator of pieces."""
-        asked = partial(
-            self._memory.ask,
-            question,
-            mode=mode,
-            limit=limit,
-            where=where,
-            as_of=as_of,
-            answerer=answerer,
-            sampling=sampling,
+        pieces = await self._read(
+            lambda: self._memory.ask(
+                question,
+                mode=mode,
+                stream=True,
+                limit=limit,
+                where=where,
+                as_of=as_of,
+                answerer=answerer,
+                sampling=sampling,
+            )
         )
-        if stream:
-            return AsyncAnswerStream(await self._read(partial(asked, stream=True)))
-        return await self._read(partial(asked, stream=False))
+        return AsyncAnswerStream(pieces) if stream else await self._read(lambda: pieces.answer)
 
     async def search(
         self, query: str, *, limit: int = 5, where: Where | None = None, as_of: datetime | None = None

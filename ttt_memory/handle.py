@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError
-from ttt_memory.lane import check_interrupt
+from ttt_memory.lane import check_interrupt, embedding_lane
 from ttt_memory.learner import Learner
 from ttt_memory.ledger.ledger import Ledger
 from ttt_memory.model.registry import DEFAULT_MODEL, load_model
@@ -21,6 +21,9 @@ from ttt_memory.states import Published, StateCache
 from ttt_memory.types import ProgressCallback
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ttt_memory.ledger.records import Head
     from ttt_memory.ledger.tenant import TenantLedger
     from ttt_memory.model.loaded import LoadedModel
@@ -29,6 +32,25 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _states = StateCache(Settings.from_env().max_state_bytes)
+
+
+class LaneEmbedder:
+    """An embedder that always computes on the embedding lane, whichever thread asks."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder, self._lane = embedder, embedding_lane()
+        self.name, self.fingerprint = embedder.name, embedder.fingerprint
+        self.dimensions, self.max_tokens = embedder.dimensions, embedder.max_tokens
+        self.count_tokens, self.token_spans = embedder.count_tokens, embedder.token_spans
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [N, dimensions]; see `Embedder.embed`."""
+
+        def job() -> Generator[None, None, NDArray[np.float32]]:
+            return self._embedder.embed(texts)
+            yield  # makes this a generator: the job has no step but its end
+
+        return self._lane.run(job())
 
 
 class SharedLedger:
@@ -220,7 +242,7 @@ def open_handle(
                 why="vectors of different embedders cannot be compared",
                 fix=f"Open it with embedder={_pinned_embedder(head)!r}.",
             )
-        return Handle(SharedLedger(ledger), rows, loaded, embed, wait=wait)
+        return Handle(SharedLedger(ledger), rows, loaded, LaneEmbedder(embed), wait=wait)
     except BaseException:
         ledger.close()
         raise

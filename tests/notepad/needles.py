@@ -6,15 +6,18 @@ import pydoc
 import random
 from dataclasses import dataclass
 
-KINDS = ("passcode", "serial number", "licence key", "locker code", "ticket", "access token", "part number", "room key")
+LETTERS = "ABCDEFGHKLMNPRST"
+KINDS = "passcode,serial number,licence key,locker code,ticket,access token,part number,room key".split(",")
 FIRST = (
-    "Amber Basil Cedar Dahlia Ember Fern Garnet Hazel Indigo Juniper Kestrel Linden Maple Nettle Opal Pepper Quill Rowan "
-    "Saffron Thistle Umber Violet Willow Yarrow"
+    "Amber Basil Cedar Dahlia Ember Fern Garnet Hazel Indigo Juniper Kestrel Linden Maple Nettle Opal Pepper Quill "
+    "Rowan Saffron Thistle Umber Violet Willow Yarrow"
 ).split()
-SECOND = "Anchor Bridge Canyon Delta Engine Falcon Glacier Harbour Island Jetty Keep Lantern Meadow North Orchard".split()
+SECOND = (
+    "Anchor Bridge Canyon Delta Engine Falcon Glacier Harbour Island Jetty Keep Lantern Meadow North Orchard".split()
+)
 PROSE = (
-    "harbour morning letter window engine village captain winter garden stone river mountain evening market bridge sailor "
-    "kitchen doctor story memory question answer silence journey shadow mirror carpet ladder candle pocket"
+    "harbour morning letter window engine village captain winter garden stone river mountain evening market bridge "
+    "sailor kitchen doctor story memory question answer silence journey shadow mirror carpet ladder candle pocket"
 ).split()
 
 
@@ -41,7 +44,9 @@ def needles(count: int, seed: int = 7) -> list[Needle]:
     codes = draw.sample(range(10_000, 100_000), count)
     shapes = ("{}-{:05d}", "{}_{:05d}", "{}{:05d}", "{}.{:05d}")
     return [
-        Needle(draw.choice(KINDS), name, draw.choice(shapes).format("".join(draw.choices("ABCDEFGHKLMNPRST", k=2)), code))
+        Needle(
+            draw.choice(KINDS), name, draw.choice(shapes).format("".join(draw.choices("ABCDEFGHKLMNPRST", k=2)), code)
+        )
         for name, code in zip(names, codes, strict=True)
     ]
 
@@ -49,7 +54,17 @@ def needles(count: int, seed: int = 7) -> list[Needle]:
 def haystack(facts: list[Needle], words: int, seed: int = 7) -> list[str]:
     """Documents of about `words` words in all, half generated prose, half Python's own documentation, facts between."""
     draw = random.Random(seed)
-    modules = ("argparse", "asyncio.events", "collections", "datetime", "decimal", "email.message", "json", "logging", "pathlib")
+    modules = (
+        "argparse",
+        "asyncio.events",
+        "collections",
+        "datetime",
+        "decimal",
+        "email.message",
+        "json",
+        "logging",
+        "pathlib",
+    )
     manual = [line for name in modules for line in pydoc.render_doc(name, renderer=pydoc.plaintext).splitlines()]
     documents, units, size, read = [], [], 0, 0
     for number, needle in enumerate(facts):

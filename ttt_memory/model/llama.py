@@ -19,8 +19,8 @@ RETROFIT_RATE = 1.0
 def config_from_llama(hf_config: Mapping[str, Any], **overrides: Any) -> ModelConfig:
     """The retrofit's configuration of a Llama `config.json`.
 
-    The last quarter of the blocks is dynamic, at the static MLP's width; window 1,024, 4 sinks, mini-batch 512. Any field
-    of ModelConfig, `inner` included, can be overridden by name.
+    The last quarter of the blocks is dynamic, at the static MLP's width; window 1,024, 4 sinks, mini-batch 512. Any
+    field of ModelConfig, `inner` included, can be overridden by name.
 
     Raises:
         ModelFormatError: the checkpoint uses something that this model does not have, or lacks a setting.

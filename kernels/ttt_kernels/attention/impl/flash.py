@@ -118,7 +118,7 @@ def _turn_to(x: Tensor, position: int, rope: Rope | None) -> Tensor:
     return rotate(x, rope.cos[rows], rope.sin[rows], interleaved=rope.interleaved)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _mask(queries: int, keys: int, group: int, window: int | None, hidden: int, dtype: torch.dtype) -> Tensor | None:
     """Additive mask [G * T, N] where the last query stands at the last key; None where causal masking says the same.
 
@@ -149,6 +149,8 @@ class _Attend(torch.autograd.Function):
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
+        out: Tensor
+        lse: Tensor
         out, lse = _flash_forward(q[:, None], k[:, None], v[:, None], 0.0, mask is None, attn_mask=mask, scale=scale)
         out, lse, weights = out[:, 0], lse[:, 0], None
         if sink_scores is not None and sink_v is not None:
