@@ -25,8 +25,14 @@ from ttt_memory import CompressedMemory, Sampling
 from ttt_memory.model.registry import load_model
 from ttt_memory.types import Answerer, Mode
 
-FULL: dict[str, Any] = {"stops": [1_024, 4_096, 16_384, 65_536], "document": 2_048, "generated": 32, "repeats": 3}
-QUICK: dict[str, Any] = {"stops": [256, 1_024], "document": 512, "generated": 8, "repeats": 1}
+FULL: dict[str, Any] = {
+    "stops": [1_024, 4_096, 16_384, 65_536],
+    "document": 2_048,
+    "generated": 32,
+    "repeats": 3,
+    "questions": 5,
+}
+QUICK: dict[str, Any] = {"stops": [256, 1_024], "document": 512, "generated": 8, "repeats": 1, "questions": 1}
 QUESTIONS = (
     "What does add_argument do?",
     "Which method returns the name of the owner of a file?",
@@ -124,7 +130,7 @@ def _ask(memory: CompressedMemory, mode: Mode, answerer: Answerer, settings: dic
     sampling = Sampling(max_tokens=settings["generated"], repetition_penalty=1.1)
     first, whole = [], []
     for _ in range(settings["repeats"]):
-        for question in QUESTIONS:
+        for question in QUESTIONS[: settings["questions"]]:
             started = time.perf_counter()
             stream = memory.ask(question, mode=mode, stream=True, answerer=answerer, sampling=sampling)
             next((piece for piece in stream if piece), None)

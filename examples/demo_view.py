@@ -67,19 +67,21 @@ class View:
             disable=not self.console.is_terminal,
         ) as bars:
             task = bars.add_task(name, total=1, stage="", speed="", loss="")
-            started, stage = time.perf_counter(), ""
+            started = latest = time.perf_counter()
+            before = Progress("", 0, 0, 0, None)
 
             def advance(step: Progress) -> None:
-                nonlocal started, stage
-                if (step.stage, step.done) < (stage, 0) or step.stage != stage:
-                    started, stage = time.perf_counter(), step.stage
-                rate = step.done / max(1e-6, time.perf_counter() - started)
+                nonlocal started, latest, before
+                if step.stage != before.stage or step.done < before.done:  # another stage or document began
+                    started = latest
+                before, latest = step, time.perf_counter()
+                rate = step.done / max(1e-6, latest - started)
                 bars.update(
                     task,
                     completed=step.done,
                     total=step.total,
                     stage=step.stage,
-                    speed=f"{rate:,.0f}/s" if rate < 1e6 else "",
+                    speed=f"{rate:,.0f}/s",
                     loss="" if step.loss is None else f"loss {step.loss:.2f}",
                 )
 

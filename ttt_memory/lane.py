@@ -54,8 +54,8 @@ def check_interrupt() -> None:
 class _Job:
     """A generator on its way through the lane, and the mailbox in which its caller reads what it yields."""
 
-    def __init__(self, steps: Generator[Any, None, Any], threads: int) -> None:
-        self.steps, self.threads, self.cancelled = steps, threads, False
+    def __init__(self, steps: Generator[Any, None, Any], threads: int, worker: _Worker) -> None:
+        self.steps, self.threads, self.worker, self.cancelled = steps, threads, worker, False
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()  # step*, then one of done and error
 
     def advance(self) -> bool:
@@ -85,7 +85,7 @@ class _Job:
 
     def cancel(self) -> None:
         """Close the generator before its next step, whatever else waits, and return when that is done."""
-        _worker().hurry(self)
+        self.worker.hurry(self)
         while self.events.get()[0] == "step":
             pass
 
@@ -179,8 +179,9 @@ class Lane:
                 job.cancel()
 
     def _submit(self, steps: Generator[Any, None, Any], priority: int) -> _Job:
-        job = _Job(steps, self.threads)
-        _worker(self._name).submit(job, priority)
+        worker = _worker(self._name)
+        job = _Job(steps, self.threads, worker)
+        worker.submit(job, priority)
         return job
 
 

@@ -19,7 +19,7 @@ def lane_is_idle() -> bool:
     """Whether a job given to the compute lane now would be the only one."""
     from ttt_memory import lane
 
-    worker = lane._worker()
+    worker = lane._worker("compute")
     with worker._wake:
         return not worker._waiting
 
@@ -42,7 +42,7 @@ async def test_fifty_random_points_of_ingest_and_forget(tmp_path):
     async with await open_tiny(tmp_path) as memory:
         longest = 0.05
         for number in range(25):  # on each of two event loops
-            body = text(number, draw.choice([30, 150, 400]))
+            body = text(number, draw.choice([20, 60, 150]))
             before = {d.id for d in await memory.documents()}
             steps = []
             started = time.perf_counter()

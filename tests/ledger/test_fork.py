@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from tests.ledger.helpers import add, checkpoint, cut, dump, texts
 from ttt_memory.errors import ConflictError, InvalidInputError, StoreUnavailableError, TenantNotFoundError
@@ -157,3 +158,21 @@ def test_dropping_a_tenant(ledger: Ledger, tenant: TenantLedger) -> None:
     new = ledger.tenant("acme")
     assert new._tenant != tenant._tenant, "a stale handle must not reach a tenant of the same name"
     assert texts(new) == []
+
+
+def test_one_document_s_postings_are_found_by_index(tmp_path: Path) -> None:
+    """SQLite's planner prefers a scan of all of a tenant's postings to the index, unless asked in the right words."""
+    with Ledger.open(f"sqlite:///{tmp_path / 'memory.db'}") as ledger:
+        tenant = ledger.tenant("acme")
+        fill(tenant)
+        seen: list[tuple[str, Any]] = []
+        engine: Any = ledger.store._engine
+        event.listen(engine, "before_cursor_execute", lambda _c, _k, text, values, *_: seen.append((text, values)))
+        tenant.copy_to("fork")
+        tenant.forget([tenant.documents()[0].id])
+        ours = [item for item in seen if "FROM ttt_postings" in item[0]]
+        assert {item[0].split()[0] for item in ours} == {"SELECT", "DELETE"}
+        with ledger.store.write() as connection:
+            for text, values in ours:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()
+                assert "passage" in plan[0][3], plan

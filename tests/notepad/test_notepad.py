@@ -267,3 +267,12 @@ def test_any_text_and_any_query(ledger: Ledger, texts: list[str], query: str) ->
     if query.strip():
         pad.assert_exact(pad.search(query, limit=10))
     assert pad.verify() == []
+
+
+def test_reading_only_what_may_be_among_the_best_changes_nothing(pad: Pad, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in haystack(needles(60), 8_000):
+        pad.put(text)
+    queries = [question for needle in needles(60)[::5] for question in needle.questions]
+    few = [pad.search(query, limit=3) for query in queries]
+    monkeypatch.setattr("ttt_memory.notepad.notepad.PAGE", 1_000)
+    assert [pad.search(query, limit=3) for query in queries] == few

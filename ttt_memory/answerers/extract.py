@@ -26,7 +26,7 @@ SECOND_WITHIN = 0.4
 LEAST_SUPPORT = 0.3
 """Below this mean of similarity and overlap a sentence supports nothing. Measured on SQuAD 2 (developer half), as the
 weights are: it refuses 94 % of questions put to another article and 0.7 % of those that the article answers."""
-MOST_SENTENCES = 24
+MOST_SENTENCES = 12
 """So many sentences are embedded, those with the most words of the question: a few milliseconds each."""
 LEAST_SENTENCES = 20
 """Rarity is reckoned as if there were at least so many sentences; with fewer every word would look common."""

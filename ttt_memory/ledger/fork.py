@@ -90,17 +90,16 @@ class Fork(History):
 
     def _stored_passages(self, connection: Connection, document_id: str) -> list[StoredPassage]:
         mine = (passages.c.tenant == self._tenant, passages.c.document == document_id)
-        terms: dict[int, dict[bytes, int]] = {}
+        rows = connection.execute(select(passages).where(*mine).order_by(passages.c.ordinal)).all()
+        terms: dict[int, dict[bytes, int]] = {row.id: {} for row in rows}
+        # A range, not a list or a join: SQLite would answer those by scanning all of the tenant's postings.
         query = select(postings.c.passage, postings.c.term, postings.c.tf).where(
-            postings.c.tenant == self._tenant, postings.c.passage.in_(select(passages.c.id).where(*mine))
+            postings.c.tenant == self._tenant, postings.c.passage.between(min(terms, default=0), max(terms, default=0))
         )
         for passage, term, tf in connection.execute(query):
-            terms.setdefault(passage, {})[bytes(term)] = tf
-        rows = connection.execute(select(passages).where(*mine).order_by(passages.c.ordinal)).all()
-        return [
-            StoredPassage(row.ordinal, row.start_char, row.end_char, terms.get(row.id, {}), row.embedding)
-            for row in rows
-        ]
+            if passage in terms:
+                terms[passage][bytes(term)] = tf
+        return [StoredPassage(row.ordinal, row.start_char, row.end_char, terms[row.id], row.embedding) for row in rows]
 
     def _fill(self, copies: Iterator[tuple[dict[str, Any] | None, str, Batch]]) -> None:
         """Insert copies, several small documents to a transaction."""

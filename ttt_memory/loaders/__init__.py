@@ -1,5 +1,7 @@
-"""Files to documents. Plain text and Markdown so far; one module a format."""
+"""Files to documents: `load` a file or folder, `follow` a log. One module a format; libraries load on first use."""
 
-from ttt_memory.loaders.text import load
+from ttt_memory.loaders.follow import follow
+from ttt_memory.loaders.loading import gives_one, load
+from ttt_memory.loaders.places import place
 
-__all__ = ["load"]
+__all__ = ["follow", "gives_one", "load", "place"]

@@ -29,11 +29,15 @@ def messages_of(value: Any) -> Sequence[Any] | None:
 
 def name_of(conversation: Any, number: int) -> str:
     """What tells a conversation from the others of its file: its id, else its number."""
-    identity = _first(conversation, ("id", "conversation_id", "thread_id")) if isinstance(conversation, Mapping) else None
+    identity = (
+        _first(conversation, ("id", "conversation_id", "thread_id")) if isinstance(conversation, Mapping) else None
+    )
     return str(identity)[:200] if isinstance(identity, str | int) else str(number)
 
 
-def message_document(file: SourceFile, message: Mapping[str, Any], *, name: str, number: int, **place: int) -> Document:
+def message_document(
+    file: SourceFile, message: Mapping[str, Any], *, name: str, number: int, place: Mapping[str, int]
+) -> Document:
     """The message `number` (from 0) of the conversation `name`: text `speaker: what they said`.
 
     The stream is the file's absolute path and that name; the model's own words are marked by `origin`.
@@ -43,26 +47,25 @@ def message_document(file: SourceFile, message: Mapping[str, Any], *, name: str,
     role, content = _first(message, ROLES), _content(message)
     if not isinstance(role, str) or content is None:
         raise InvalidDocumentError(
-            f"{file.path.name}: message {number + 1} has no role or no content.", path=str(file.path), **place
+            f"{file.path.name}: message {number + 1} has no role or no content.", path=str(file.path)
         )
     speaker = message.get("name")
     return file.document(
         f"{speaker if isinstance(speaker, str) and speaker else role}: {content}",
+        {"role": role, "conversation": name, "message": number + 1, **place},
         observed_at=moment_of(message),
         stream=f"{file.path.resolve().as_posix()}#{name}",
         sequence=number,
         origin="model" if role.lower() in MODEL_ROLES else "user",
-        role=role,
-        conversation=name,
-        message=number + 1,
-        **place,
     )
 
 
-def conversation_documents(file: SourceFile, messages: Sequence[Any], name: str, **place: int) -> Iterator[Document]:
+def conversation_documents(
+    file: SourceFile, messages: Sequence[Any], name: str, place: Mapping[str, int]
+) -> Iterator[Document]:
     """A document for each message with content."""
     for number, message in enumerate(messages):
-        document = message_document(file, message, name=name, number=number, **place)
+        document = message_document(file, message, name=name, number=number, place=place)
         if (_content(message) or "").strip():
             yield document
 
@@ -75,6 +78,9 @@ def _content(message: Mapping[str, Any]) -> str | None:
     """Text of a message; parts that are no text (pictures, calls of tools) left out."""
     content = _first(message, CONTENTS)
     if isinstance(content, list):
-        parts = (part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None for part in content)
+        parts = (
+            part if isinstance(part, str) else part.get("text") if isinstance(part, Mapping) else None
+            for part in content
+        )
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else None

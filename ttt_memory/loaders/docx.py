@@ -18,8 +18,8 @@ _HIDDEN = frozenset(("sectPr", "pPr", "rPr", "tblPr", "trPr", "tcPr", "Fallback"
 def read(file: SourceFile) -> Iterator[Document]:
     """The text in reading order; tables a line a row, cells apart by tabs; deleted revisions left out.
 
-    The tree is walked here, not by python-docx's paragraphs: those leave out content controls, text boxes and insertions
-    under revision, and repeat merged cells as often as the file says.
+    The tree is walked here, not by python-docx's paragraphs: those leave out content controls, text boxes and
+    insertions under revision, and repeat merged cells as often as the file says.
 
     Raises:
         InvalidDocumentError: damaged, or beyond a limit.
@@ -37,13 +37,13 @@ def read(file: SourceFile) -> Iterator[Document]:
     for number, text in enumerate(pages, 1):
         if text.strip():
             place = {"page": number, "pages": len(pages)} if len(pages) > 1 else {}
-            yield file.document(text, title=title, **place)
+            yield file.document(text, {"title": title, **place})
     for relation in document.part.rels.values():
         kind = relation.reltype.rpartition("/")[2]
         if kind in NOTES and not relation.is_external:
             text = "\n".join(_lines(parse_xml(relation.target_part.blob), "lastRenderedPageBreak")).strip()
             if text:
-                yield file.document(text.replace(_BREAK, ""), title=title, part=kind)
+                yield file.document(text.replace(_BREAK, ""), {"title": title, "part": kind})
 
 
 def _body(body: Any) -> list[str]:

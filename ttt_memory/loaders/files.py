@@ -7,12 +7,12 @@ import gzip
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 from ttt_memory.errors import InvalidDocumentError
 from ttt_memory.loaders.limits import check_expansion, refuse
@@ -43,7 +43,7 @@ class SourceFile:
     format: str
     suffix: str
     size: int
-    stream: BinaryIO
+    stream: io.BufferedReader[Any]
 
     def read(self, limit: int) -> bytes:
         """All bytes. Raises InvalidDocumentError where there are more than `limit`."""
@@ -59,23 +59,30 @@ class SourceFile:
     def document(
         self,
         text: str,
+        place: Mapping[str, Any],
         *,
         observed_at: datetime | None = None,
         stream: str | None = None,
         sequence: int | None = None,
         origin: Literal["user", "model"] = "user",
-        **metadata: Any,
     ) -> Document:
-        """A document of this file; metadata that is None is left out.
+        """A document of this file.
 
-        Raises InvalidDocumentError where the text holds half a surrogate pair (JSON may).
+        Args:
+            text: its text.
+            place: metadata beside the path, name and format: where in the file it stands, and what it says of itself;
+                what is None is left out.
+            observed_at: as in Document, like the rest.
+
+        Raises:
+            InvalidDocumentError: the text holds half a surrogate pair, as JSON may.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            place = ", ".join(f"{key} {value}" for key, value in metadata.items() if isinstance(value, int))
+            where = ", ".join(f"{key} {value}" for key, value in place.items() if isinstance(value, int))
             raise InvalidDocumentError(
-                f"{self.path.name} holds text that is not valid Unicode{f' ({place})' if place else ''}.",
+                f"{self.path.name} holds text that is not valid Unicode{f' ({where})' if where else ''}.",
                 why=f"character {error.start} is a lone surrogate",
                 fix="Write the file again as UTF-8.",
                 path=str(self.path),
@@ -83,7 +90,7 @@ class SourceFile:
         base = {"path": str(self.path), "name": self.path.name, "format": self.format}
         return Document(
             text=text,
-            metadata=base | {key: value for key, value in metadata.items() if value is not None},
+            metadata=base | {key: value for key, value in place.items() if value is not None},
             observed_at=observed_at,
             stream=stream,
             sequence=sequence,
@@ -101,12 +108,12 @@ def opened(path: Path, *, format: str, suffix: str, gzipped: bool, links: bool =
     try:
         with _descriptor(path, links) as raw:
             size = os.fstat(raw.fileno()).st_size
-            packed = cast(BinaryIO, io.BufferedReader(_Unpacked(raw, path.name, size), 1 << 16)) if gzipped else raw
-            yield SourceFile(path, format, suffix, size, packed)
+            stream: io.BufferedReader[Any] = raw
+            if gzipped:
+                stream = io.BufferedReader(_Unpacked(raw, path.name, size), 1 << 16)
+            yield SourceFile(path, format, suffix, size, stream)
     except OSError as error:  # that of gzip too, which is why this is not around `open` alone
-        raise InvalidDocumentError(
-            f"Cannot read {path}.", why=error.strerror or str(error), path=str(path)
-        ) from error
+        raise InvalidDocumentError(f"Cannot read {path}.", why=error.strerror or str(error), path=str(path)) from error
 
 
 def decode(data: bytes, path: Path) -> str:
@@ -141,7 +148,7 @@ def _decoded(data: bytes, encoding: str, path: Path) -> str:
         ) from error
 
 
-def _descriptor(path: Path, links: bool) -> BinaryIO:
+def _descriptor(path: Path, links: bool) -> io.BufferedReader[Any]:
     # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     number = os.open(path, flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
@@ -154,7 +161,7 @@ def _descriptor(path: Path, links: bool) -> BinaryIO:
 class _Unpacked(io.RawIOBase):
     """Bytes of a gzip file, with an eye on how much they have grown."""
 
-    def __init__(self, raw: BinaryIO, name: str, size: int) -> None:
+    def __init__(self, raw: io.BufferedReader[Any], name: str, size: int) -> None:
         self._gzip, self._name, self._size, self._read = gzip.GzipFile(fileobj=raw), name, size, 0
 
     def readable(self) -> bool:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 UNSEEN = frozenset("script style template noscript head iframe object svg canvas math select".split())
 BLOCKS = frozenset(
-    "address article aside blockquote body br caption center dd details div dl dt fieldset figcaption figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr li main nav ol option p pre section summary table tbody tfoot thead tr ul".split()
+    "address article aside blockquote body br caption center dd details div dl dt fieldset figcaption figure footer "
+    "form h1 h2 h3 h4 h5 h6 header hr li main nav ol option p pre section summary table tbody tfoot thead tr ul".split()
 )
 CELLS = frozenset(("td", "th"))
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
@@ -26,7 +26,7 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([A-Za-z0-
 def read(file: SourceFile) -> Iterator[Document]:
     """One document: the visible text of the page."""
     title, text = page_text(markup(file.read(TEXT_BYTES), file))
-    yield file.document(text, title=title or None)
+    yield file.document(text, {"title": title or None})
 
 
 def markup(data: bytes, file: SourceFile) -> str:
@@ -69,7 +69,11 @@ def _visible(body: LexborNode) -> str:
         tag = node.tag
         if tag == "-text":
             text = node.text_content or ""
-            parts.append(text if kept else re.sub(r"\s+", " ", text))
+            if not kept:
+                text = re.sub(r"\s+", " ", text)
+                text = text.lstrip() if not parts or parts[-1][-1].isspace() else text
+            if text:
+                parts.append(text)
         if tag is None or tag in UNSEEN or tag.startswith("-"):
             continue
         end = "\n" if tag in BLOCKS else "\t" if tag in CELLS else ""
@@ -83,5 +87,5 @@ def _visible(body: LexborNode) -> str:
             children.append((child, kept or tag == "pre"))
             child = child.next
         stack.extend(reversed(children))
-    lines = (line.strip() for line in "".join(parts).split("\n"))
+    lines = (line.rstrip() for line in "".join(parts).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

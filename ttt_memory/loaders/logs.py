@@ -10,24 +10,25 @@ from collections.abc import Iterable, Iterator
 
 from ttt_memory.errors import InvalidDocumentError
 from ttt_memory.loaders.files import SourceFile
-from ttt_memory.loaders.lines import text_lines
 from ttt_memory.loaders.limits import LOG_BLOCK_CHARACTERS, LOG_BLOCK_LINES
-from ttt_memory.loaders.moments import leading_moment
+from ttt_memory.loaders.lines import text_lines
+from ttt_memory.loaders.moments import line_moment
 from ttt_memory.types import Document
 
 
 def read(file: SourceFile) -> Iterator[Document]:
     """Blocks of the log; bytes that are not UTF-8 are written `\\xff`, for a log must not be lost to one bad line.
 
-    Raises InvalidDocumentError where it is binary, or a line is longer than LINE_CHARACTERS.
+    Raises InvalidDocumentError where it is binary.
     """
-    yield from blocks(file, text_lines(file, newline="\n", errors="backslashreplace"))
+    yield from blocks(file, text_lines(file, newline="\n", errors="backslashreplace", split=True))
 
 
 def blocks(file: SourceFile, lines: Iterable[str]) -> Iterator[Document]:
     """A document for every LOG_BLOCK_LINES lines or LOG_BLOCK_CHARACTERS characters.
 
-    Metadata `line` is the number of its first line, `lines` how many it holds; `observed_at` the time of its first line.
+    Metadata `line` is the number of its first line, `lines` how many it holds; `observed_at` the time that its
+    first line names.
     """
     held: list[str] = []
     characters = start = 0
@@ -48,4 +49,4 @@ def blocks(file: SourceFile, lines: Iterable[str]) -> Iterator[Document]:
 def _block(file: SourceFile, lines: list[str], start: int) -> Iterator[Document]:
     text = "".join(lines)
     if text.strip():
-        yield file.document(text, observed_at=line_moment(lines[0]), line=start + 1, lines=len(lines))
+        yield file.document(text, {"line": start + 1, "lines": len(lines)}, observed_at=line_moment(lines[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -29,10 +30,17 @@ def moment_of(record: Mapping[str, Any]) -> datetime | None:
     return next((found for key in KEYS if key in record and (found := moment(record[key]))), None)
 
 
-def leading_moment(line: str) -> datetime | None:
-    """The time that a line of a log begins with."""
-    found = _LEADING.match(line[:64])
-    return moment(found.group(1)) if found else None
+def line_moment(line: str) -> datetime | None:
+    """The time of a line of a log: what it begins with, or a key of its JSON."""
+    if found := _LEADING.match(line[:64]):
+        return moment(found.group(1))
+    if line.startswith("{"):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return moment_of(value)
+    return None
 
 
 def utc(value: datetime) -> datetime:

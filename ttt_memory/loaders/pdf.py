@@ -52,7 +52,7 @@ def read(file: SourceFile) -> Iterator[Document]:
         text = _page_text(page, f"{file.path.name}, page {number}").encode("utf-8", "replace").decode()
         if text.strip():
             found = True
-            yield file.document(text, page=number, pages=pages, title=title)
+            yield file.document(text, {"page": number, "pages": pages, "title": title})
     if not found:
         raise InvalidDocumentError(
             f"{file.path.name} holds no text.",

@@ -32,7 +32,7 @@ def read(file: SourceFile) -> Iterator[Document]:
             parts.append(f"Notes:\n{frame.text}")
         text = "\n\n".join(part.replace("\v", "\n") for part in parts if part.strip())
         if text:
-            yield file.document(text, slide=number, slides=len(slides), title=title)
+            yield file.document(text, {"slide": number, "slides": len(slides), "title": title})
 
 
 def _texts(shapes: Any) -> Iterator[str]:

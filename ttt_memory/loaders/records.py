@@ -15,18 +15,18 @@ FIELD_CHARACTERS = 200  # longer values are text to search, not values to filter
 FIELDS = 64
 
 
-def record_document(file: SourceFile, record: Mapping[str, Any], **place: int) -> Document | None:
+def record_document(file: SourceFile, record: Mapping[str, Any], place: Mapping[str, int]) -> Document | None:
     """A document of one record; None where all its values are empty.
 
-    Its short plain values are metadata `record`, for filters such as `{"record.status": "open"}`; the first usual key with
-    a time (`created_at`, `timestamp`, ...) gives `observed_at`.
+    Its short plain values are metadata `record`, for filters such as `{"record.status": "open"}`; the first usual
+    key with a time (`created_at`, `timestamp`, ...) gives `observed_at`.
     """
     lines = [f"{key}: {plain(value)}" for key, value in record.items() if plain(value).strip()]
     if not lines:
         return None
     fields = {key: value for key, value in record.items() if _is_field(key, value)}
     kept = dict(list(fields.items())[:FIELDS])
-    return file.document("\n".join(lines), observed_at=moment_of(record), record=kept or None, **place)
+    return file.document("\n".join(lines), {"record": kept or None, **place}, observed_at=moment_of(record))
 
 
 def plain(value: Any) -> str:

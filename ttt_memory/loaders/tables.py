@@ -63,7 +63,7 @@ def _rows(file: SourceFile) -> Iterator[tuple[int, list[str]]]:
 def _row(file: SourceFile, header: list[str], row: tuple[int, list[str]], number: int) -> Document | None:
     line, cells = row
     names = header + [f"column {place}" for place in range(len(header) + 1, len(cells) + 1)]
-    return record_document(file, dict(zip(names, cells, strict=False)), row=number, line=line)
+    return record_document(file, dict(zip(names, cells, strict=False)), {"row": number, "line": line})
 
 
 def _is_header(cells: list[str]) -> bool:

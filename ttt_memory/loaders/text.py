@@ -26,4 +26,4 @@ LANGUAGES = {
 
 def read(file: SourceFile) -> Iterator[Document]:
     """The file's text; the language of source code as metadata."""
-    yield file.document(file.text(TEXT_BYTES), language=LANGUAGES.get(file.suffix))
+    yield file.document(file.text(TEXT_BYTES), {"language": LANGUAGES.get(file.suffix)})

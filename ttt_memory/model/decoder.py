@@ -9,6 +9,8 @@ Legend: L layers, K key/value heads, S sinks, W window, d head width, D hidden.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,11 @@ from ttt_kernels.attention.rotation import rotate
 
 from ttt_memory.model.blocks import Block, DynamicWeights, precise
 from ttt_memory.model.cache import LayerCache, PassCache
+from ttt_memory.model.four_bit import FourBit
 from ttt_memory.model.transformer import Transformer, Working
+
+Product = Callable[[Tensor], Tensor]
+_STATIC = ("qkv", "out", "gate_up", "down")
 
 
 class Decoder:
@@ -44,8 +50,10 @@ class Decoder:
         self._head = net.embedding if net.head is None else net.head
         dynamic: list[DynamicWeights | None] = [None] * config.prefix_layers
         dynamic += [None] * config.dynamic_layers if weights is None else list(weights)
+        four_bit = net.four_bit()
         self._layers = [
-            _Layer(block, fast, k, v) for block, fast, k, v in zip(net.layers(), dynamic, self._k, self._v, strict=True)
+            _Layer(block, fast, k, v, {part: four_bit.get(f"blocks.{index}.{part}") for part in _STATIC})
+            for index, (block, fast, k, v) in enumerate(zip(net.layers(), dynamic, self._k, self._v, strict=True))
         ]
         self._load([*cache.prefix.layers, *cache.suffix.layers])
 
@@ -117,17 +125,22 @@ class _Moment(NamedTuple):
 class _Layer:
     """One block, ready for single tokens; k, v [K, S + W, d] are its part of the decoder's buffers."""
 
-    def __init__(self, block: Block, fast: DynamicWeights | None, k: Tensor, v: Tensor) -> None:
+    def __init__(
+        self, block: Block, fast: DynamicWeights | None, k: Tensor, v: Tensor, four_bit: dict[str, FourBit | None]
+    ) -> None:
         self._block, self._fast, self._k, self._v = block, fast, k, v
         self._heads, self._eps, self._dtype = block.config.heads, block.config.norm_eps, block.qkv.dtype
         self._attn_norm, self._mlp_norm = precise(block.attn_norm), precise(block.mlp_norm)
+        self._qkv, self._out, self._gate_up, self._down = (
+            _product(getattr(block, part), four_bit[part]) for part in _STATIC
+        )
         self._dynamic_norm = self._mlp_norm if fast is None else precise(block.dynamic_norm)
 
     def step(self, x: Tensor, moment: _Moment) -> Tensor:
         """x [D] after the block; its key and value are now in the buffers."""
         block, k, v = self._block, self._k, self._v
         heads, width = self._heads, k.shape[2]
-        y = torch.mv(block.qkv, _normed(x, self._attn_norm, self._eps, self._dtype)).view(-1, width)
+        y = self._qkv(_normed(x, self._attn_norm, self._eps, self._dtype)).view(-1, width)
         turning = y[: heads + len(k)]
         if block.q_norm is not None and block.k_norm is not None:
             turning = torch.cat(
@@ -139,14 +152,19 @@ class _Layer:
         # Query heads of one key/value head are its queries: no copy of keys, no mask.
         q = turned[:heads].to(self._dtype).view(1, len(k), -1, width)
         y = F.scaled_dot_product_attention(q, k[None, :, moment.seen], v[None, :, moment.seen])
-        x = block.add(x, torch.mv(block.out, y.reshape(-1)), block.attn_post_norm)
+        x = block.add(x, self._out(y.reshape(-1)), block.attn_post_norm)
         if self._fast is not None:
-            x = self._mlp(x, self._dynamic_norm, self._fast, block.dynamic_post_norm)
-        return self._mlp(x, self._mlp_norm, DynamicWeights(block.gate_up, block.down), block.mlp_post_norm)
+            gate_up, down = (_product(weight, None) for weight in self._fast)
+            x = self._mlp(x, self._dynamic_norm, gate_up, down, block.dynamic_post_norm)
+        return self._mlp(x, self._mlp_norm, self._gate_up, self._down, block.mlp_post_norm)
 
-    def _mlp(self, x: Tensor, norm: Tensor, weights: DynamicWeights, post_norm: Tensor | None) -> Tensor:
-        gate, up = torch.mv(weights.gate_up, _normed(x, norm, self._eps, self._dtype)).chunk(2)
-        return self._block.add(x, torch.mv(weights.down, F.silu(gate) * up), post_norm)
+    def _mlp(self, x: Tensor, norm: Tensor, gate_up: Product, down: Product, post_norm: Tensor | None) -> Tensor:
+        gate, up = gate_up(_normed(x, norm, self._eps, self._dtype)).chunk(2)
+        return self._block.add(x, down(F.silu(gate) * up), post_norm)
+
+
+def _product(weight: Tensor, four_bit: FourBit | None) -> Product:
+    return partial(torch.mv, weight) if four_bit is None else four_bit.matvec
 
 
 def _normed(x: Tensor, scale: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

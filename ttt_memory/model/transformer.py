@@ -12,6 +12,7 @@ from ttt_kernels.cross_entropy import linear_cross_entropy
 from ttt_memory.model.blocks import Block, DynamicWeights, precise, rms_norm
 from ttt_memory.model.cache import Cache, PassCache
 from ttt_memory.model.config import ModelConfig
+from ttt_memory.model.four_bit import FourBit, four_bit_forms
 from ttt_memory.model.rope import RopeTables
 from ttt_memory.model.state import FastWeights
 
@@ -47,6 +48,7 @@ class Transformer(nn.Module):
         self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden))
         self.inner_rates = nn.Parameter(torch.full((config.dynamic_layers,), config.inner.rate))
         self.rope = RopeTables(config.head_dim, config.rope_theta, interleaved=config.block == "paper")
+        self._four_bit: dict[str, FourBit] | None = None
         self._prefix = [self._block(index) for index in range(config.prefix_layers)]
         self._suffix = [self._block(index) for index in range(config.prefix_layers, config.layers)]
 
@@ -58,6 +60,15 @@ class Transformer(nn.Module):
     def layers(self) -> list[Block]:
         """All blocks, first to last."""
         return self._prefix + self._suffix
+
+    def four_bit(self) -> dict[str, FourBit]:
+        """Static matrices of the blocks that have a four-bit form, by parameter name; derived at the first call."""
+        if self._four_bit is None:
+            static = (
+                (name, p) for name, p in self.named_parameters() if name.startswith("blocks.") and "w0_" not in name
+            )
+            self._four_bit = four_bit_forms(static)
+        return self._four_bit
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ttt_memory.errors import InvalidInputError
-from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage
+from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage, PassageText
 from ttt_memory.notepad.checks import check
 from ttt_memory.notepad.filters import compile_filter
 from ttt_memory.notepad.fusion import final, together
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.locks import ReadWriteLock
 from ttt_memory.notepad.passages import cut
-from ttt_memory.notepad.ranking import Query, rank
+from ttt_memory.notepad.ranking import Query, Ranking, rank
 from ttt_memory.notepad.terms import count_terms, query_terms
 from ttt_memory.types import Finding, Passage
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 BATCH = 16
 """Passages embedded between two steps of `prepare`, so that a waiting question goes first."""
 READ = 30
-"""Passages whose sentences are looked at, at least."""
+"""Passages that may be read for their sentences, at least."""
+PAGE = 8
+"""Passages read at a time."""
+ROUNDING = 1e-9
 MAX_QUERY = 4_000
 """Characters of a query that are looked at."""
 
@@ -139,14 +142,7 @@ class Notepad:
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
             ranking = rank(self._index, asked, stored, max(READ, 2 * limit), allowed=allowed)
-        found = {passage.id: passage for passage in self._ledger.passages([c.id for c in ranking.candidates])}
-        hits = []
-        for candidate in ranking.candidates:
-            if passage := found.get(candidate.id):  # another process may have removed it meanwhile
-                sentence = together(passage.text, ranking.rarity)
-                score = final(candidate.fused, sentence, candidate.exact, terms=len(weights))
-                hits.append((score, passage))
-        hits.sort(key=lambda hit: (-hit[0], hit[1].id))
+        hits = self._read(ranking, limit)
         return [
             Passage(
                 document_id=passage.document_id,
@@ -156,8 +152,28 @@ class Notepad:
                 score=score,
                 metadata=passage.metadata,
             )
-            for score, passage in hits[:limit]
+            for score, passage in hits
         ]
+
+    def _read(self, ranking: Ranking, limit: int) -> list[tuple[float, PassageText]]:
+        """Score candidates by their sentences, too, and return the best; reads no text that cannot be among them.
+
+        A sentence holds no more of the query than its passage, which bounds the score before the text is read.
+        """
+        terms = len(ranking.rarity)
+        bounds = [(final(c.fused, c.coverage, c.exact, terms=terms), c) for c in ranking.candidates]
+        bounds.sort(key=lambda bound: (-bound[0], bound[1].id))
+        hits: list[tuple[float, PassageText]] = []
+        for first in range(0, len(bounds), PAGE):
+            if len(hits) == limit and hits[-1][0] > bounds[first][0] + ROUNDING:
+                break
+            page = {candidate.id: candidate for _, candidate in bounds[first : first + PAGE]}
+            for passage in self._ledger.passages(list(page)):  # another process may have removed some meanwhile
+                candidate = page[passage.id]
+                sentence = together(passage.text, ranking.rarity)
+                hits.append((final(candidate.fused, sentence, candidate.exact, terms=terms), passage))
+            hits = sorted(hits, key=lambda hit: (-hit[0], hit[1].id))[:limit]
+        return hits
 
     def verify(self) -> list[Finding]:
         """Compare the index with the ledger, and the ledger's passages with what this release would compute.

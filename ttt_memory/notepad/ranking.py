@@ -35,11 +35,13 @@ class Candidate:
     Attributes:
         fused: by meaning and words, 0 to 1.
         exact: share of the query's rare codes that it holds, by rarity, 0 to 1.
+        coverage: share of the query's terms that it holds, by rarity, 0 to 1.
     """
 
     id: int
     fused: float
     exact: float
+    coverage: float
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ def rank(index: PassageIndex, query: Query, stored: StoredPostings, count: int, 
     dense = (index.dense.vectors(table.ids[rows]) @ query.vector).astype(np.float64)
     fused = fuse(dense, lexical[rows])
     best = np.lexsort((-fused, -exact[rows]))[:count]
-    columns = table.ids[rows[best]].tolist(), fused[best].tolist(), exact[rows[best]].tolist()
     rarity = {term: idf(len(postings[term][0]) if term in postings else 0, total) for term in query.weights}
+    coverage = _shares(postings, rarity, total)
+    picked = rows[best]
+    columns = (values.tolist() for values in (table.ids[picked], fused[best], exact[picked], coverage[picked]))
     return Ranking([Candidate(*values) for values in zip(*columns, strict=True)], rarity)
 
 
@@ -86,9 +90,14 @@ def _by_row(stored: StoredPostings, table: Table) -> Postings:
 
 def _exact(postings: Postings, codes: Sequence[str], total: int) -> NDArray[np.float64]:
     """Return the share of the query's rare codes that each passage holds, by rarity: [N], 0 to 1."""
-    held = np.zeros(total)
     rare = [code for code in codes if code in postings and len(postings[code][0]) <= max(5, total // 100)]
-    values = {code: idf(len(postings[code][0]), total) for code in rare}
-    for code, value in values.items():
-        held[postings[code][0]] += value / sum(values.values())
+    return _shares(postings, {code: idf(len(postings[code][0]), total) for code in rare}, total)
+
+
+def _shares(postings: Postings, rarity: Mapping[str, float], total: int) -> NDArray[np.float64]:
+    held = np.zeros(total)
+    whole = sum(rarity.values()) or 1.0
+    for term, value in rarity.items():
+        if term in postings:
+            held[postings[term][0]] += value / whole
     return held

@@ -1,0 +1,1 @@
+"""The commands of `ttt-memory`, a module a group."""
