@@ -16,6 +16,7 @@ from ttt_memory.ledger.ledger import Ledger
 from ttt_memory.model.registry import DEFAULT_MODEL, load_model
 from ttt_memory.notepad.embedders import load_embedder
 from ttt_memory.notepad.notepad import Notepad
+from ttt_memory.notepad.terms import TERMS_VERSION
 from ttt_memory.settings import Settings
 from ttt_memory.states import Published, StateCache
 from ttt_memory.types import ProgressCallback
@@ -235,11 +236,11 @@ def open_handle(
             rows.begin_rederive(model_pin(loaded, model))
         embed = load_embedder(embedder or _pinned_embedder(head) or ("hash" if loaded.name == "tiny" else "minilm"))
         if head.embedder is None:
-            rows.pin_embedder(f"{embed.name} {embed.fingerprint}")
-        elif head.embedder.split()[1] != embed.fingerprint:
+            rows.pin_embedder(_index_pin(embed))
+        elif head.embedder != _index_pin(embed):
             raise ModelMismatchError(
                 f"This memory's passages were embedded by {_pinned_embedder(head)!r}, not by {embed.name!r}.",
-                why="vectors of different embedders cannot be compared",
+                why=f"vectors and terms of {head.embedder!r} cannot be compared with those of {_index_pin(embed)!r}",
                 fix=f"Open it with embedder={_pinned_embedder(head)!r}.",
             )
         return Handle(SharedLedger(ledger), rows, loaded, LaneEmbedder(embed), wait=wait)
@@ -251,6 +252,11 @@ def open_handle(
 def model_pin(model: LoadedModel, spec: str | Path | None) -> dict[str, str]:
     """What a tenant remembers of its model."""
     return {"name": model.name, "spec": str(spec or model.name), "fingerprint": model.fingerprint}
+
+
+def _index_pin(embedder: Embedder) -> str:
+    """What a tenant remembers of how its passages were indexed: by meaning, and by words."""
+    return f"{embedder.name} {embedder.fingerprint} terms-{TERMS_VERSION}"
 
 
 def _pinned_embedder(head: Head) -> str | None:

@@ -122,17 +122,21 @@ def table(rows, delimiter=","):
     return out.getvalue().encode()
 
 
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 TICKETS = [
     {"id": 17, "status": "open", "title": "Pump leaks", "created_at": "2026-01-05T10:00:00Z", "tags": ["pump"]},
     {"id": 18, "status": "closed", "title": "Lamp broken", "created_at": "2026-01-06T10:00:00Z", "tags": []},
 ]
 CHAT = [
     {"role": "user", "content": "Where is the key?", "timestamp": 1767607200},
-    {"role": "assistant", "content": [{"type": "text", "text": "Under the mat."}, {"type": "image_url", "image_url": {}}]},
+    {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Under the mat."}, {"type": "image_url", "image_url": {}}],
+    },
 ]
 HTML = (
-    b"<!doctype html><html><head><title>Port  rules</title><style>p{}</style></head><body><h1>Rules</h1><p>No <b>open</b>"
-    b" fire.</p><table><tr><td>berth</td><td>7</td></tr></table><script>x()</script><pre>a\n  b</pre></body></html>"
+    b"<!doctype html><html><head><title>Port  rules</title><style>p{}</style></head><body><h1>Rules</h1>"
+    b"<p>No <b>open</b> fire.</p><table><tr><td>berth</td><td>7</td></tr></table><script>x()</script><pre>a\n  b</pre></body></html>"
 )
 
 

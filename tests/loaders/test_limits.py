@@ -38,13 +38,17 @@ def zeros(size):
 
 @pytest.mark.parametrize("part", ["word/document.xml", "word/media/image1.png", "unused.bin"])
 def test_an_office_bomb_is_refused_before_it_is_unpacked(refused, part):
-    body = b"<w:document " + builders.W.encode() + b">" + b" " * (300 * MIB) + b"</w:document>"
+    body = b"<w:document " + builders.W.encode() + b">" + b" " * (30 * MIB) + b"</w:document>"
     refused("a.docx", builders.rezip(builders.docx(), replace={part: body}, add={"x" + part: body}), "bomb")
 
 
 def test_many_parts_below_the_ratio_are_too_much_together(refused, monkeypatch):
     monkeypatch.setattr("ttt_memory.loaders.office.ARCHIVE_BYTES", MIB)
-    refused("a.docx", builders.rezip(builders.docx(), add={f"{n}.bin": os.urandom(MIB // 4) for n in range(5)}), "unpacks to")
+    refused(
+        "a.docx",
+        builders.rezip(builders.docx(), add={f"{n}.bin": os.urandom(MIB // 4) for n in range(5)}),
+        "unpacks to",
+    )
     monkeypatch.setattr("ttt_memory.loaders.office.ARCHIVE_ENTRIES", 5)
     refused("b.docx", builders.docx(), "parts")
 
@@ -62,7 +66,8 @@ def test_a_zip_that_lies_about_its_sizes_gains_nothing(tmp_path):
 
 ENTITY = '<?xml version="1.0"?><!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "ha">' + "".join(
-    f'<!ENTITY {new} "{"&" + old + ";" * 1}{("&" + old + ";") * 9}">' for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    f'<!ENTITY {new} "{"&" + old + ";" * 1}{("&" + old + ";") * 9}">'
+    for old, new in zip("abcdefghi", "bcdefghij", strict=True)
 )
 
 
@@ -71,7 +76,9 @@ LAUGHS = '<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "ha">' + "".join(
 def test_xml_that_declares_entities_is_refused(refused, prolog, encoding):
     prolog = prolog.replace('version="1.0"', f'version="1.0" encoding="{encoding}"')
     body = f"{prolog}<w:document {builders.W}><w:body><w:p><w:r><w:t>&x;&j;</w:t></w:r></w:p></w:body></w:document>"
-    refused("a.docx", builders.rezip(builders.docx(), replace={"word/document.xml": body.encode(encoding)}), "document type")
+    refused(
+        "a.docx", builders.rezip(builders.docx(), replace={"word/document.xml": body.encode(encoding)}), "document type"
+    )
     slide = f"{prolog}<p:sld xmlns:p='http://schemas.openxmlformats.org/presentationml/2006/main'/>".encode(encoding)
     refused("a.pptx", builders.rezip(builders.pptx(), replace={"ppt/slides/slide1.xml": slide}), "document type")
 
@@ -79,13 +86,13 @@ def test_xml_that_declares_entities_is_refused(refused, prolog, encoding):
 def test_a_gzip_bomb_is_refused(tmp_path):
     path = tmp_path / "app.log.1.gz"
     path.write_bytes(gzip.compress(bytes(MIB) * 40 + b"\n"))
-    with pytest.raises(InvalidDocumentError, match="bomb|NUL"):
+    with pytest.raises(InvalidDocumentError, match=r"bomb|NUL"):
         list(load(path))
     path.write_bytes(gzip.compress(b"a line of the same log\n" * (4 * MIB)))
     with pytest.raises(InvalidDocumentError, match="bomb"):
         list(load(path))
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b" " * 20 * MIB))
     with pytest.raises(InvalidDocumentError, match="bomb"):
-        (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b" " * 20 * MIB))
         list(load(tmp_path / "a.txt.gz"))
 
 
@@ -200,13 +207,13 @@ def test_memory_stays_bounded(tmp_path):
     body = b"<w:document " + builders.W.encode() + b">" + b" " * (300 * MIB)
     (tmp_path / "bomb.docx").write_bytes(builders.rezip(builders.docx(), replace={"word/document.xml": body}))
     del body
-    with (tmp_path / "long.log").open("wb") as out:  # 100 MB of a log, far more than may be held at once
-        for start in range(0, 4_000_000, 100_000):
+    with (tmp_path / "long.log").open("wb") as out:  # 45 MB of a log, far more than may be held at once
+        for start in range(0, 1_500_000, 100_000):
             out.write(builders.log(100_000, start))
     with (tmp_path / "long.csv").open("wb") as out:
         out.write(b"a,b\n" + b"1,some words in a row\n" * 100_000)
     names = [str(tmp_path / name) for name in ("bomb.log.gz", "bomb.docx", "long.log", "long.csv")]
     done = subprocess.run([sys.executable, "-c", MEASURE, *names], capture_output=True, text=True, check=True, cwd=ROOT)
     grown, characters = map(int, done.stdout.split())
-    assert characters > 100_000_000
-    assert grown < 64  # MiB
+    assert characters > 40_000_000
+    assert grown < 32  # MiB

@@ -35,7 +35,8 @@ AnswererOption = Annotated[
 ]
 LimitOption = Annotated[int, typer.Option("--limit", help="Passages at most.")]
 WhereOption = Annotated[
-    list[str] | None, typer.Option("--where", help="key=value, or a filter as a JSON object; all of them must hold.")
+    list[str] | None,
+    typer.Option("--where", metavar="FILTER", help="key=value, or a filter as a JSON object; all of them must hold."),
 ]
 AsOfOption = Annotated[datetime | None, typer.Option("--as-of", help="Only what was observed until then; UTC.")]
 
@@ -101,8 +102,9 @@ def _search(
     as_of: AsOfOption = None,
 ) -> None:
     """Find passages, best first; each quotes its document to the character."""
+    chosen = filter_of(where)
     with place.open() as memory:
-        hits = memory.search(query, limit=limit, where=filter_of(where), as_of=as_of)
+        hits = memory.search(query, limit=limit, where=chosen, as_of=as_of)
         if place.as_json:
             print_json(hits)
             return

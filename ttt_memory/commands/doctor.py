@@ -29,18 +29,20 @@ _EXTRAS = {
     "GPU kernels": ("triton", "triton"),
 }
 _ROOM = 2_000_000_000
+EXAMPLES = """
+ttt-memory doctor
+ttt-memory doctor --db postgresql://user@host/memory --json
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    verb(app, "doctor", examples="ttt-memory doctor\nttt-memory doctor --db postgresql://user@host/memory --json")(
-        _doctor
-    )
+    verb(app, "doctor", examples=EXAMPLES)(_doctor)
 
 
 def _doctor(place: Place) -> None:
     """Say what this machine has and lacks, and the exact line that mends it. Exit code 1 where something is missing."""
-    checks = tuple([*_python(), *_torch(), *_models(), *_room(), *_store(place), *_extras()])
+    checks = (*_python(), *_torch(), *_models(), *_room(), *_store(place), *_extras())
     report = DoctorReport(ok=all(check.state != "missing" for check in checks), checks=checks)
     if place.as_json:
         print_json(report)
@@ -82,7 +84,8 @@ def _torch() -> Iterator[Check]:
         yield Check(name="GPU", state="optional", detail="none; the CPU computes")
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     threads = Settings.from_env().threads
-    detail = f"{torch.backends.cpu.get_cpu_capability()}, {'bf16' if fast else 'no bf16: float32, slower'}, {threads} threads"
+    precision = "bf16" if fast else "no bf16: float32, slower"
+    detail = f"{torch.backends.cpu.get_cpu_capability()}, {precision}, threads: {threads}"
     yield Check(name="CPU", state="ok", detail=detail)
 
 

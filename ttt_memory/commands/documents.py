@@ -51,8 +51,9 @@ def _documents(
     after: Annotated[int, typer.Option("--after", help="Go on after this position.")] = 0,
 ) -> None:
     """List live documents in the order of the ledger."""
+    chosen = filter_of(where)
     with place.open() as memory:
-        found = memory.documents(where=filter_of(where), limit=limit, after=after)
+        found = memory.documents(where=chosen, limit=limit, after=after)
         if place.as_json:
             print_json(found)
             return
@@ -81,8 +82,8 @@ def _forget(
 ) -> None:
     """Erase documents, and make the fast weights what they would be had they never been read.
 
-    Shows what that costs and asks first. Stopped while relearning (Ctrl-C), the text stays erased; the next ingest takes
-    the relearning up.
+    Shows what that costs and asks first. Stopped while relearning (Ctrl-C), the text stays erased; the next ingest
+    takes the relearning up.
     """
     if bool(document_ids) == bool(where):
         raise typer.BadParameter("Name documents, or choose them with --where; one of the two.")
@@ -111,8 +112,8 @@ def _forget(
             print_json(report)
             return
         err().print(
-            f"Forgot {count(len(report.documents), 'document')}; read {count(report.replayed_tokens, 'token')} again in "
-            f"{seconds(report.seconds)}."
+            f"Forgot {count(len(report.documents), 'document')}; read {count(report.replayed_tokens, 'token')} again "
+            f"in {seconds(report.seconds)}."
         )
 
 

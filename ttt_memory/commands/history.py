@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttt_memory.commands.output import count, err, out, print_json, print_table, table
+from ttt_memory.commands.output import count, err, line, out, print_json, print_table, table
 from ttt_memory.commands.place import Place, verb
 from ttt_memory.commands.progress import verb_bar
 
@@ -43,7 +43,7 @@ def _snapshots(place: Place) -> None:
         return
     shown = table("id", "label", "position", "documents", "made")
     for snapshot in found:
-        shown.add_row(snapshot.id, snapshot.label or "", str(snapshot.position), str(snapshot.documents),
+        shown.add_row(snapshot.id, line(snapshot.label or ""), str(snapshot.position), str(snapshot.documents),
                       f"{snapshot.created_at:%Y-%m-%d %H:%M}")  # fmt: skip
     print_table(shown)
 

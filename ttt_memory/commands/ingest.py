@@ -44,7 +44,8 @@ def _ingest(
     place: Place,
     sources: Annotated[list[str], typer.Argument(help="Files, folders, patterns; - is standard input.")],
     metadata: Annotated[
-        list[str] | None, typer.Option("--metadata", help="key=value for every document; JSON values are read as such.")
+        list[str] | None,
+        typer.Option("--metadata", metavar="KEY=VALUE", help="For every document; JSON values are read as such."),
     ] = None,
     stream: Annotated[str | None, typer.Option("--stream", help="Append to this conversation or log.")] = None,
     observed_at: Annotated[

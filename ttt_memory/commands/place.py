@@ -125,7 +125,8 @@ def verb(app: typer.Typer, name: str, *, examples: str) -> Callable[[Callable[..
         def command(
             context: typer.Context, *, db: str | None, tenant: str | None, model: str | None, as_json: bool, **own: Any
         ) -> None:
-            function(context.find_object(Place).override(db, tenant, model, as_json), **own)
+            given = context.find_object(Place) or Place()
+            function(given.override(db, tenant, model, as_json), **own)
 
         parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *shared]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -74,9 +74,12 @@ def _import(place: Place, path: Annotated[Path, typer.Argument(help="An archive 
     """Open an exported memory as a new tenant: under its old name, or the one that --tenant gives."""
     from ttt_memory.memory import CompressedMemory
 
-    with stoppable(), verb_bar("importing") as step:
-        with CompressedMemory.import_(path, place.url, tenant=place.tenant, progress=step) as memory:
-            stats = memory.stats()
+    with (
+        stoppable(),
+        verb_bar("importing") as step,
+        CompressedMemory.import_(path, place.url, tenant=place.tenant, progress=step) as memory,
+    ):
+        stats = memory.stats()
     if place.as_json:
         print_json(stats)
     else:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ttt_memory.errors import MissingExtraError
 from ttt_memory.loaders.files import BOMS, SourceFile, decode
 from ttt_memory.loaders.limits import TEXT_BYTES
 from ttt_memory.types import Document
-
-if TYPE_CHECKING:
-    from selectolax.lexbor import LexborNode
 
 UNSEEN = frozenset("script style template noscript head iframe object svg canvas math select".split())
 BLOCKS = frozenset(
@@ -20,6 +16,7 @@ BLOCKS = frozenset(
     "form h1 h2 h3 h4 h5 h6 header hr li main nav ol option p pre section summary table tbody tfoot thead tr ul".split()
 )
 CELLS = frozenset(("td", "th"))
+CHUNK = 1 << 16
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 
 
@@ -45,47 +42,61 @@ def markup(data: bytes, file: SourceFile) -> str:
 def page_text(html: str) -> tuple[str, str]:
     """Title and visible text of a page.
 
-    Raises MissingExtraError where `selectolax` is not installed.
+    libxml2 reports tags as they come and no tree is built: that of a hostile page grows with
+    the square of the page.
+
+    Raises MissingExtraError where `lxml` is not installed.
     """
     try:
-        from selectolax.lexbor import LexborHTMLParser
+        from lxml import etree
     except ImportError as error:
-        raise MissingExtraError("selectolax", extra="loaders", needed_for="Reading HTML") from error
-    tree = LexborHTMLParser(html)
-    head = tree.css_first("title")
-    title = " ".join(head.text().split()) if head else ""
-    return title, _visible(tree.body) if tree.body else ""
+        raise MissingExtraError("lxml", extra="loaders", needed_for="Reading HTML") from error
+    page = _Page()
+    parser = etree.HTMLParser(target=page, huge_tree=True, encoding="utf-8")
+    data = html.encode("utf-8", "replace")
+    for start in range(0, len(data), CHUNK):
+        parser.feed(data[start : start + CHUNK])
+    if data:
+        parser.close()
+    lines = (line.rstrip() for line in "".join(page.parts).split("\n"))
+    return " ".join("".join(page.title).split()), re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-def _visible(body: LexborNode) -> str:
-    """Text in document order, by a stack: pages may nest deeper than Python recurses."""
-    parts: list[str] = []
-    stack: list[tuple[LexborNode | str, bool]] = [(body, False)]
-    while stack:
-        node, kept = stack.pop()
-        if isinstance(node, str):
-            parts.append(node)
-            continue
-        tag = node.tag
-        if tag == "-text":
-            text = node.text_content or ""
-            if not kept:
-                text = re.sub(r"\s+", " ", text)
-                text = text.lstrip() if not parts or parts[-1][-1].isspace() else text
-            if text:
-                parts.append(text)
-        if tag is None or tag in UNSEEN or tag.startswith("-"):
-            continue
-        end = "\n" if tag in BLOCKS else "\t" if tag in CELLS else ""
-        if end == "\n":
-            parts.append("\n")
-        if end:
-            stack.append((end, False))
-        children = []
-        child = node.first_child
-        while child is not None:
-            children.append((child, kept or tag == "pre"))
-            child = child.next
-        stack.extend(reversed(children))
-    lines = (line.rstrip() for line in "".join(parts).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+class _Page:
+    """Gathers text between the tags that the parser reports, in pairs of start and end."""
+
+    def __init__(self) -> None:
+        self.title: list[str] = []
+        self.parts: list[str] = []
+        self.unseen = self.verbatim = 0
+        self.in_title = False
+
+    def start(self, tag: str, _: object) -> None:
+        self.unseen += tag in UNSEEN
+        self.verbatim += tag == "pre"
+        self.in_title = tag == "title" and not self.title
+        if tag in BLOCKS:
+            self._add("\n")
+
+    def end(self, tag: str) -> None:
+        self.in_title = False
+        if tag in BLOCKS or tag in CELLS:
+            self._add("\n" if tag in BLOCKS else "\t")
+        self.unseen -= tag in UNSEEN
+        self.verbatim -= tag == "pre"
+
+    def data(self, text: str) -> None:
+        if self.in_title:
+            self.title.append(text)
+        elif self.verbatim:
+            self._add(text)
+        else:
+            text = re.sub(r"\s+", " ", text)
+            self._add(text.lstrip() if not self.parts or self.parts[-1][-1].isspace() else text)
+
+    def close(self) -> None:
+        pass
+
+    def _add(self, text: str) -> None:
+        if text and not self.unseen:
+            self.parts.append(text)

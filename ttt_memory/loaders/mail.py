@@ -29,7 +29,7 @@ def read(file: SourceFile) -> Iterator[Document]:
 
     Raises:
         InvalidDocumentError: no header that makes it a message.
-        MissingExtraError: it is HTML only and `selectolax` is not installed.
+        MissingExtraError: it is HTML only and `lxml` is not installed.
     """
     message = message_from_bytes(file.read(TEXT_BYTES))
     headers = {name: value for name in SHOWN if (value := _header(message, name))}

@@ -1,9 +1,9 @@
 """Single-token products straight from four bits, for base weights that are four-bit numbers anyway.
 
-Decoding is bound by the bytes of the weights. A matrix converted from a four-bit file holds, in every group of 32 columns
-of a row, at most 16 evenly spaced values `scale * q + offset` rounded to bf16. Where that can be verified, products of one
-token read the four-bit form (a quarter of the bytes, no less exact than bf16); everywhere else bf16 stays. Reading and
-writing never use this form, so states do not depend on it.
+Decoding is bound by the bytes of the weights. A matrix converted from a four-bit file holds, in every group of 32
+columns of a row, at most 16 evenly spaced values `scale * q + offset` rounded to bf16. Where that can be verified,
+products of one token read the four-bit form (a quarter of the bytes, about as exact as bf16); everywhere else bf16
+stays. Reading and writing never use this form, so states do not depend on it.
 """
 
 from __future__ import annotations

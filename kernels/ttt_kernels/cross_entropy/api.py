@@ -10,7 +10,15 @@ from ttt_kernels.cross_entropy.impl import chunked, reference
 
 __all__ = ["linear_cross_entropy"]
 
-_IMPLS = {"reference": reference.linear_cross_entropy, "chunked": chunked.linear_cross_entropy}
+
+
+def _triton(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    from ttt_kernels.cross_entropy.impl import triton
+
+    return triton.linear_cross_entropy(hidden, weight, targets)
+
+
+_IMPLS = {"reference": reference.linear_cross_entropy, "chunked": chunked.linear_cross_entropy, "triton": _triton}
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, impl: str = "auto") -> Tensor:
@@ -21,7 +29,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, imp
         weight: [V, D], the head (tied embedding or its own).
         targets: [N] int64, each in 0..V-1.
         impl: "reference" (any order of derivative), "chunked" (constant memory; gradient of `hidden` only, first
-            derivative only), or "auto" (the reference).
+            derivative only), "triton" (both orders; a target outside the vocabulary gives NaN), or "auto" (Triton on
+            a CUDA device, else the reference).
 
     Returns:
         [N] nats, fp32 (float64 for float64 inputs).
@@ -29,7 +38,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, imp
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit; the message names it.
     """
-    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), _checks.auto(hidden))]
     _checks.shape("hidden", hidden, ("N", "D"))
     _checks.floating("hidden", hidden)
     _checks.shape("weight", weight, ("V", hidden.shape[1]))

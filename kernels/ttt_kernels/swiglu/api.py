@@ -9,7 +9,15 @@ from ttt_kernels.swiglu.impl import reference
 
 __all__ = ["swiglu"]
 
-_IMPLS = {"reference": reference.swiglu}
+
+
+def _triton(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    from ttt_kernels.swiglu.impl import triton
+
+    return triton.swiglu(x, gate_up, down)
+
+
+_IMPLS = {"reference": reference.swiglu, "triton": _triton}
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, *, impl: str = "auto") -> Tensor:
@@ -19,7 +27,8 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, *, impl: str = "auto") -> T
         x: [..., D].
         gate_up: [2F, D]: gate above up, so that one product serves both.
         down: [D, F].
-        impl: "reference", or "auto".
+        impl: "reference" (any order of derivative), "triton" (both orders), or "auto" (Triton on a CUDA device, else the
+            reference).
 
     Returns:
         [..., D] in x's dtype.
@@ -27,7 +36,7 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor, *, impl: str = "auto") -> T
     Raises:
         ValueError: an argument's shape, dtype or device does not fit; the message names it.
     """
-    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), _checks.auto(x))]
     _checks.floating("x", x)
     width = x.shape[-1]
     _checks.shape("gate_up", gate_up, ("2F", width))
