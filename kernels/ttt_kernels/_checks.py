@@ -48,5 +48,5 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def auto(tensor: Tensor) -> str:
-    """What `impl="auto"` stands for where there is a Triton implementation: Triton on a CUDA device, in 16 or 32 bits."""
+    """What `impl="auto"` stands for beside a Triton implementation: that on a CUDA device, in 16 or 32 bits."""
     return "triton" if tensor.is_cuda and tensor.dtype != torch.float64 else "reference"

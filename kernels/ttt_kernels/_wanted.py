@@ -21,7 +21,7 @@ def wanted(ctx: Any, count: int) -> tuple[bool, ...]:
 
 def _runs(node: Any) -> bool:
     try:
-        return bool(torch._C._will_engine_execute_node(node))  # type: ignore[attr-defined]
+        return bool(torch._C._will_engine_execute_node(node))
     except RuntimeError:
         # PyTorch's answer for a leaf that `torch.autograd.grad` was asked for by name.
         return True

@@ -1,4 +1,4 @@
-"""What there is to compile and to measure: every operation's cases, read by `compile_check` and `benchmarks/kernels.py`.
+"""What there is to compile and to measure: the operations' cases, for `compile_check` and `benchmarks/kernels.py`.
 
 An operation takes part by a module `ttt_kernels/<operation>/cases.py` with two functions, `compile_cases()` and
 `benchmark_cases()`. They are imported when asked for, so that this module costs nothing.
@@ -6,7 +6,7 @@ An operation takes part by a module `ttt_kernels/<operation>/cases.py` with two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -47,7 +47,7 @@ class BenchmarkCase:
     name: str
     order: int
     inputs: Callable[..., tuple[Tensor, ...]]
-    ours: dict[str, Callable[..., Tensor]]
+    ours: Mapping[str, Callable[..., Tensor]]
     naive: Callable[..., Tensor]
 
 

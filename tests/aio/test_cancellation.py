@@ -12,6 +12,7 @@ from tests.aio.helpers import open_tiny
 from tests.memory.helpers import text
 from ttt_memory import CompressedMemory
 from ttt_memory.errors import TenantNotFoundError
+from ttt_memory.lane import interruptible, lane_for
 from ttt_memory.worker_threads import in_thread, writers
 
 
@@ -206,3 +207,37 @@ async def test_what_nobody_receives_is_discarded():
         await in_thread(slow, limiter=writers(), discard=dropped.append)
     assert started.is_set()
     assert dropped == ["result"]
+
+
+def test_a_cancelled_job_of_the_lane_does_not_wait_for_older_ones():
+    stop, begun, closed = threading.Event(), threading.Event(), []
+
+    def endless():
+        while not stop.is_set():
+            begun.set()
+            time.sleep(0.001)
+            yield
+
+    def younger():
+        try:
+            yield
+        finally:
+            closed.append(True)
+
+    lane = lane_for(1)
+    older = threading.Thread(target=lambda: lane.run(endless()))
+    older.start()
+    assert begun.wait(10)
+    waited = []
+
+    def check():
+        waited.append(1)
+        if len(waited) > 2:
+            raise TimeoutError("cancelled")
+
+    with interruptible(check), pytest.raises(TimeoutError, match="cancelled"):
+        lane.run(younger())
+    assert older.is_alive()
+    assert not closed, "it had not begun"
+    stop.set()
+    older.join()

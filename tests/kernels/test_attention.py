@@ -200,7 +200,7 @@ def test_one_start_per_sequence_equals_one_sequence_at_a_time() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"impl": "fast"}, "unknown impl 'fast'; valid: 'auto', 'reference', 'flash'"),
+        ({"impl": "fast"}, "unknown impl 'fast'; valid: 'auto', 'reference', 'flash', 'triton'"),
         ({"q": torch.zeros(1, 2, 3)}, "q has shape"),
         ({"q": torch.zeros(1, 2, 3, 4, dtype=torch.int64)}, "q has dtype"),
         ({"k": torch.zeros(1, 3, 3, 4)}, "k has shape"),
@@ -212,6 +212,8 @@ def test_one_start_per_sequence_equals_one_sequence_at_a_time() -> None:
         ({"prefix": KeyValues(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4))}, r"prefix\.k has shape"),
         ({"sinks": KeyValues(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 2, 4))}, r"sinks\.v has shape"),
         ({"rope": tables(2, 4)}, r"rope\.cos has shape"),
+        ({"rope": tables(4, 4), "start": torch.tensor([3])}, r"rope\.cos has shape \[4, 2\], expected at least 6"),
+        ({"start": torch.tensor([-2])}, "start has -2 in it"),
         ({"rope": tables(8, 6)}, r"rope\.cos has shape"),
     ],
 )

@@ -136,7 +136,8 @@ CHAT = [
 ]
 HTML = (
     b"<!doctype html><html><head><title>Port  rules</title><style>p{}</style></head><body><h1>Rules</h1>"
-    b"<p>No <b>open</b> fire.</p><table><tr><td>berth</td><td>7</td></tr></table><script>x()</script><pre>a\n  b</pre></body></html>"
+    b"<p>No <b>open</b> fire.</p><table><tr><td>berth</td><td>7</td></tr></table>"
+    b"<script>x()</script><pre>a\n  b</pre></body></html>"
 )
 
 

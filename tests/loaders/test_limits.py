@@ -130,6 +130,14 @@ def test_deep_nesting_is_refused_or_read(refused, tmp_path):
     refused("a.eml", b"From: a@example.org\n" + parts, "damaged|cannot be read")
 
 
+def test_mail_that_would_take_python_minutes_is_refused(refused, monkeypatch):
+    refused("a.eml", b"From: a@example.org\nContent-Type: text/plain" + b';"' * 1_000_000, "Content- header")
+    refused("b.eml", b"From: a@example.org\nContent-Type: text/plain;\n " + b'";\r\n ' * 1_000_000, "Content- header")
+    monkeypatch.setattr("ttt_memory.loaders.mail.MULTIPART_LINES", 100)
+    nested = b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (n, n) for n in range(20))
+    refused("c.eml", b"From: a@example.org\n" + nested + b"text\n" * 100, "multiparts")
+
+
 def test_odd_json_values_are_refused_or_written_as_text(refused, tmp_path):
     refused("a.json", b'[{"text": "half \\ud800 pair"}]', "Unicode")
     refused("a.jsonl", b'{"n": ' + b"9" * 100_000 + b"}\n", "JSON")

@@ -79,7 +79,11 @@ def test_chunks_of_any_size_and_single_tokens_agree_past_the_window(model: Loade
     """1,400 tokens with a window of 1,024 and sinks, dynamic MLPs that do something."""
     tokens = torch.from_numpy(model.tokenizer.encode(TEXT)[:1400]).long()[None]
     net = model.net
-    fast = [DynamicWeights(b.w0_gate_up, torch.randn_like(b.w0_down) * 0.01) for b in net.layers()[-8:]]
+    generator = torch.Generator().manual_seed(0)
+    fast = [
+        DynamicWeights(b.w0_gate_up, torch.randn(b.w0_down.shape, generator=generator) * 0.01)
+        for b in net.layers()[-model.config.dynamic_layers :]
+    ]
 
     def hidden(size: int, count: int) -> torch.Tensor:
         cache, parts = net.empty_cache(), []
@@ -91,10 +95,12 @@ def test_chunks_of_any_size_and_single_tokens_agree_past_the_window(model: Loade
     with torch.no_grad():
         near, far = slice(0, 70), slice(1300, 1400)
         whole = hidden(700, 1400)
-        logits = net.logits(whole[far])
-        assert (net.logits(hidden(512, 1400)[far]) - logits).abs().max() < 1e-4
-        assert (net.logits(hidden(7, 70)) - net.logits(whole[near])).abs().max() < 1e-4
+        assert (hidden(512, 1400)[far] - whole[far]).abs().max() < 1e-4
+        assert (hidden(7, 70) - whole[near]).abs().max() < 1e-4
+        assert (hidden(1, 20) - whole[:20]).abs().max() < 1e-4
         _, cache = net.read(tokens[:, :1380], fast, net.empty_cache(), impl="flash")
+        logits = net.logits(whole[1380:])
     decoder = Decoder(net, fast, cache)
-    for position in range(1380, 1400):
-        assert (decoder.step(int(tokens[0, position])) - logits[position - 1300]).abs().max() < 1e-4
+    for position, expected in zip(range(1380, 1400), logits, strict=True):
+        # Logits reach 45 here, so fp32 alone leaves about 1e-4.
+        assert (decoder.step(int(tokens[0, position])) - expected).abs().max() < 2e-4

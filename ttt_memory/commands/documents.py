@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from ttt_memory.commands.asking import WhereOption
-from ttt_memory.commands.output import count, err, line, out, print_json, print_table, seconds, size, table, verbatim
+from ttt_memory.commands.output import (
+    agreed,
+    count,
+    err,
+    line,
+    out,
+    print_json,
+    print_table,
+    seconds,
+    size,
+    table,
+    verbatim,
+)
 from ttt_memory.commands.place import Place, verb
 from ttt_memory.commands.progress import verb_bar
 from ttt_memory.commands.reports import LogEntry
@@ -97,7 +109,7 @@ def _forget(
                 f"{count(cost.documents, 'document')}, {size(cost.bytes)} of text, to erase for good; then about "
                 f"{count(cost.tokens, 'token')} to read again ({seconds(cost.seconds)})."
             )
-            if not typer.confirm("Forget?", err=True):
+            if not agreed("Forget?"):
                 err().print("Nothing was forgotten.")
                 raise typer.Exit(1)
         try:

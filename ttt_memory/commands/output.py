@@ -71,6 +71,15 @@ def explain(error: TTTMemoryError, *, as_json: bool = False) -> None:
             console.print(f"{title}: {shown(text)}")
 
 
+def agreed(question: str) -> bool:
+    """Ask on stderr; anything but yes is no."""
+    err().print(f"{question} [y/N]: ", end="")
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def count(number: int, noun: str) -> str:
     """`1 document`, `1,234 documents`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

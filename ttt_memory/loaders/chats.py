@@ -22,9 +22,8 @@ def is_message(value: Any) -> bool:
 
 def messages_of(value: Any) -> Sequence[Any] | None:
     """The messages of a conversation: a list of them, or an object that holds one; None where it is none."""
-    if isinstance(value, Mapping):
-        return next((value[key] for key in LISTS if key in value and messages_of(value[key]) is not None), None)
-    return value if isinstance(value, list) and value and all(map(is_message, value)) else None
+    found = [value[key] for key in LISTS if key in value] if isinstance(value, Mapping) else [value]
+    return next((item for item in found if isinstance(item, list) and item and all(map(is_message, item))), None)
 
 
 def name_of(conversation: Any, number: int) -> str:

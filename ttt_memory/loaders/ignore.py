@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from ttt_memory.errors import InvalidDocumentError
 from ttt_memory.loaders.files import opened
 
 FILES = (".gitignore", ".ignore")  # of one folder, the later overrules
 ALWAYS = frozenset(("__pycache__", "node_modules"))
-RULE_BYTES, RULE_CHARACTERS, STARS = 1 << 20, 1_000, 8
+RULE_BYTES, RULE_CHARACTERS = 1 << 20, 1_000
+ANY, NEVER = re.compile(r".", re.DOTALL), re.compile(r"(?!)")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Rules:
 
 
 def parse(line: str) -> Rule | None:
-    """The rule of a line; None for a comment, an empty line, or a pattern too complex to be meant."""
+    """The rule of a line; None for a comment, an empty line, or what no path can match."""
     line = line.rstrip("\r\n")
     while line.endswith(" ") and not line.endswith("\\ "):
         line = line[:-1]
@@ -69,8 +73,10 @@ def parse(line: str) -> Rule | None:
     segments = tuple(
         re.sub(r"\*{2,}", "*", part) if part != "**" else part for part in line.removeprefix("/").split("/")
     )
-    if not line or any(not part for part in segments) or sum(part.count("*") for part in segments) > STARS:
+    if not line or any(not part for part in segments):
         return None
+    if segments[-1] == "**":
+        segments = (*segments[:-1], "*", "**")  # at the end it is all that is inside, and not the folder itself
     return Rule(segments if anchored else ("**", *segments), folder, negated)
 
 
@@ -85,50 +91,77 @@ def _read(path: Path) -> list[Rule]:
     return [rule for line in text.split("\n") if (rule := parse(line))]
 
 
+One = str | re.Pattern[str]  # what one character must be
+
+
 def _match(segments: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    if not segments:
-        return not parts
-    if segments[0] == "**":
-        if len(segments) == 1:
-            return bool(parts)  # a trailing "/**" is all that is inside
-        return any(_match(segments[1:], parts[start:]) for start in range(len(parts)))
-    return bool(parts) and _compiled(segments[0]).fullmatch(parts[0]) is not None and _match(segments[1:], parts[1:])
+    pattern: list[str | None] = [None if segment == "**" else segment for segment in segments]
+    return _glob(pattern, parts, _matches_part)
+
+
+def _matches_part(segment: str, part: str) -> bool:
+    return _glob(_compiled(segment), part, _is_one)
+
+
+def _glob(pattern: Sequence[P | None], items: Sequence[str], one: Callable[[P, str], bool]) -> bool:
+    """Whether the items follow the pattern, None standing for any number of them.
+
+    Going back to the last None alone is enough, so that no pattern takes longer than its length times theirs.
+    """
+    at = item = 0
+    star, mark = -1, 0
+    while item < len(items):
+        expected = pattern[at] if at < len(pattern) else None
+        if at < len(pattern) and expected is None:
+            star, mark = at, item
+            at += 1
+        elif expected is not None and one(expected, items[item]):
+            at, item = at + 1, item + 1
+        elif star >= 0:
+            mark += 1
+            at, item = star + 1, mark
+        else:
+            return False
+    return all(rest is None for rest in pattern[at:])
+
+
+def _is_one(expected: object, character: str) -> bool:
+    return expected.fullmatch(character) is not None if isinstance(expected, re.Pattern) else expected == character
 
 
 @lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> tuple[One | None, ...]:
     """A pattern of one part of a path, as fnmatch(3) reads it."""
-    out, at = "", 0
+    out: list[One | None] = []
+    at = 0
     while at < len(pattern):
         character = pattern[at]
         at += 1
         if character == "*":
-            out += ".*"
+            out.append(None)
         elif character == "?":
-            out += "."
+            out.append(ANY)
         elif character == "\\" and at < len(pattern):
-            out += re.escape(pattern[at])
+            out.append(pattern[at])
             at += 1
         elif character == "[" and (found := _bracket(pattern, at)):
-            out += found[0]
+            out.append(found[0])
             at = found[1]
         elif character in "[\\":
-            return re.compile(r"(?!)")  # git: an open bracket or a last backslash matches nothing
+            return (NEVER,)  # git: an open bracket or a last backslash matches nothing
         else:
-            out += re.escape(character)
-    return re.compile(out, re.DOTALL)
+            out.append(character)
+    return tuple(out)
 
 
-def _bracket(pattern: str, at: int) -> tuple[str, int] | None:
-    """Regular expression of a bracket whose inside begins at `at`, and where it ends; None where it never ends."""
+def _bracket(pattern: str, at: int) -> tuple[re.Pattern[str], int] | None:
+    """Expression of a bracket whose inside begins at `at`, and where it ends; None where it never ends."""
     start = at + 1 if pattern[at : at + 1] in ("!", "^") else at
     end = pattern.find("]", start + 1)
     if end < 0:
         return None
     inside = re.sub(r"([\[\]\\^&~|])", r"\\\1", pattern[start:end])
-    expression = f"[{'^' if start > at else ''}{inside}]"
     try:
-        re.compile(expression)
+        return re.compile(f"[{'^' if start > at else ''}{inside}]", re.DOTALL), end + 1
     except re.error:
-        return "(?!)", end + 1  # a range that runs backwards
-    return expression, end + 1
+        return NEVER, end + 1  # a range that runs backwards

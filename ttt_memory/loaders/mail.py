@@ -13,13 +13,17 @@ from email.utils import parsedate_to_datetime
 from ttt_memory.errors import InvalidDocumentError
 from ttt_memory.loaders.files import SourceFile
 from ttt_memory.loaders.hypertext import page_text
-from ttt_memory.loaders.limits import TEXT_BYTES
+from ttt_memory.loaders.limits import TEXT_BYTES, refuse
 from ttt_memory.loaders.moments import utc
 from ttt_memory.types import Document
 
 HEADER_CHARACTERS = 2_000
+PARAMETER_BYTES = 4_096
+MULTIPART_LINES = 20_000_000
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 ATTACHMENTS = 100
+_CONTENT_HEADER = re.compile(rb"(?im)(?:^|\r)content-[a-z-]{1,40}[ \t]*:[^\r\n]*(?:(?:\r\n?|\n)[ \t][^\r\n]*)*")
+_MULTIPART = re.compile(rb"multipart/", re.IGNORECASE)
 
 
 def read(file: SourceFile) -> Iterator[Document]:
@@ -31,7 +35,9 @@ def read(file: SourceFile) -> Iterator[Document]:
         InvalidDocumentError: no header that makes it a message.
         MissingExtraError: it is HTML only and `lxml` is not installed.
     """
-    message = message_from_bytes(file.read(TEXT_BYTES))
+    data = file.read(TEXT_BYTES)
+    _check_cost(data, file.path.name)
+    message = message_from_bytes(data)
     headers = {name: value for name in SHOWN if (value := _header(message, name))}
     if not headers:
         raise InvalidDocumentError(
@@ -54,6 +60,17 @@ def read(file: SourceFile) -> Iterator[Document]:
     }
     body = "\n\n".join(body.strip() for body in bodies if body.strip())
     yield file.document(f"{head}\n\n{body}", place, observed_at=_date(message))
+
+
+def _check_cost(data: bytes, name: str) -> None:
+    """Refuse what Python's parser would take minutes for: it goes over a long header again for each of its parameters,
+    and over every line once for each multipart that it stands in.
+    """
+    if any(len(found.group()) > PARAMETER_BYTES for found in _CONTENT_HEADER.finditer(data)):
+        refuse(name, f"it has a Content- header longer than {PARAMETER_BYTES:,} bytes")
+    nested = len(_MULTIPART.findall(data))
+    if nested * data.count(b"\n") > MULTIPART_LINES:
+        refuse(name, f"it has {nested:,} multiparts")
 
 
 def _is_text(part: Message) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ttt_kernels import _checks
@@ -10,7 +11,7 @@ from ttt_kernels.attention.types import KeyValues, Rope
 
 __all__ = ["KeyValues", "Rope", "attention"]
 
-_IMPLS = {"reference": reference.attention, "flash": flash.attention}
+_IMPLS = ("reference", "flash", "triton")
 
 
 def attention(
@@ -24,6 +25,7 @@ def attention(
     sinks: KeyValues | None = None,
     rope: Rope | None = None,
     scale: float | None = None,
+    prefix_grad: bool = True,
     impl: str = "auto",
 ) -> Tensor:
     """Causal attention of a chunk of queries over the keys before it; the maths is in the README beside this file.
@@ -39,8 +41,11 @@ def attention(
             never counted a second time as a key of the window.
         rope: tables that cover every position; None leaves q and k as they are.
         scale: of the scores; 1/sqrt(D) by default.
-        impl: "reference" (any dtype, any order of derivative), "flash" (CPU; first derivative only), or "auto"
-            (the reference).
+        prefix_grad: False spares "triton" the prefix's gradient while a derivative is itself recorded
+            (`create_graph=True`), where it is then None: the inner step's weights do not reach the prefix. Any other
+            backward pass yields it as ever.
+        impl: "reference" (any dtype, any order of derivative), "flash" (CPU; first derivative only), "triton" (CUDA;
+            16-bit or float32, D up to 128, two derivatives), or "auto": triton for what it takes, else the reference.
 
     Returns:
         [B, Hq, T, D] in q's dtype. Softmax in fp32, or float64 for float64 inputs.
@@ -48,19 +53,19 @@ def attention(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit; the message names it.
     """
-    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    fits = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16, torch.float32) and q.shape[-1] <= 128
+    chosen = _checks.choose(impl, _IMPLS, "triton" if fits else "reference")
     _check(q, k, v, window, start, prefix, sinks, rope)
-    return chosen(
-        q,
-        k,
-        v,
-        window=window,
-        start=start,
-        prefix=prefix,
-        sinks=sinks,
-        rope=rope,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
-    )
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if chosen == "triton":
+        from ttt_kernels.attention.impl import triton
+
+        return triton.attention(
+            q, k, v, window=window, start=start, prefix=prefix, sinks=sinks, rope=rope, scale=scale,
+            prefix_grad=prefix_grad,
+        )  # fmt: skip
+    plain = flash.attention if chosen == "flash" else reference.attention
+    return plain(q, k, v, window=window, start=start, prefix=prefix, sinks=sinks, rope=rope, scale=scale)
 
 
 def _check(
@@ -96,6 +101,8 @@ def _check(
         _checks.shape("start", start, (batch,))
         if start.is_floating_point():
             raise ValueError(f"start has dtype {start.dtype}, expected an integer one")
+        if batch and not start.is_cuda and int(start.min()) < 0:
+            raise ValueError(f"start has {int(start.min())} in it, expected positions from 0")
     elif start < 0:
         raise ValueError(f"start is {start}, expected a position from 0")
     if rope is not None:
@@ -103,8 +110,11 @@ def _check(
         _checks.shape("rope.sin", rope.sin, tuple(rope.cos.shape))
         if width % 2:
             raise ValueError(f"q has shape {list(q.shape)}, expected an even width D for RoPE")
-        if isinstance(start, int) and rope.cos.shape[0] < start + length:
+        if isinstance(start, Tensor) and start.is_cuda:
+            # Waiting for the number would stall every call; the device stops at the bad one instead.
+            torch._assert_async((start.max() + length <= rope.cos.shape[0]) & (start.min() >= 0))
+        elif batch and rope.cos.shape[0] < (last := int(torch.as_tensor(start).max())) + length:
             raise ValueError(
-                f"rope.cos has shape {list(rope.cos.shape)}, expected at least {start + length} rows "
-                f"for {length} queries from position {start}"
+                f"rope.cos has shape {list(rope.cos.shape)}, expected at least {last + length} rows "
+                f"for {length} queries from position {last}"
             )

@@ -11,7 +11,6 @@ from ttt_kernels.cross_entropy.impl import chunked, reference
 __all__ = ["linear_cross_entropy"]
 
 
-
 def _triton(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     from ttt_kernels.cross_entropy.impl import triton
 

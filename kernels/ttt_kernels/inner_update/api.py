@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,25 @@ from ttt_kernels.inner_update.types import InnerStep
 
 __all__ = ["InnerStep", "inner_update"]
 
-_IMPLS = {"reference": reference.inner_update, "in_place": in_place.inner_update}
+
+def _triton(*args: Any, **options: Any) -> InnerStep:
+    from ttt_kernels.inner_update.impl import triton
+
+    return triton.inner_update(*args, **options)
+
+
+def _triton_in_place(*args: Any, **options: Any) -> InnerStep:
+    from ttt_kernels.inner_update.impl import triton
+
+    return triton.inner_update_in_place(*args, **options)
+
+
+_IMPLS: dict[str, Callable[..., InnerStep]] = {
+    "reference": reference.inner_update,
+    "in_place": in_place.inner_update,
+    "triton": _triton,
+    "triton_in_place": _triton_in_place,
+}
 _RULES = ("sgd", "muon")
 
 
@@ -38,7 +57,8 @@ def inner_update(
         decay: share of the distance to `anchors` given back.
         anchors: W0, needed where decay is not 0.
         impl: "reference" (differentiable), "in_place" (writes into `weights`, no graph; nothing is written where
-            the norm is not finite), or "auto" (the reference).
+            the norm is not finite), "triton" and "triton_in_place" (the same two with fp32 masters, nothing read back
+            to the host), or "auto" ("triton" on a CUDA device, else the reference).
 
     Returns:
         InnerStep(weights, norm): norm before the clip, a scalar tensor on the weights' device. A gradient of exactly
@@ -47,7 +67,8 @@ def inner_update(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit; the message names it.
     """
-    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), "reference")]
+    auto = _checks.auto(weights[0]) if weights else "reference"
+    chosen = _IMPLS[_checks.choose(impl, tuple(_IMPLS), auto)]
     if rule not in _RULES:
         raise ValueError(f"unknown rule {rule!r}; valid: {', '.join(map(repr, _RULES))}")
     if len(weights) != len(grads) or not weights:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 """Loads shared by the kernels: rows of one head, rotated on the way where asked.
 
 Legend: N rows of a tile, C columns: the head width D padded to a power of two.

@@ -26,7 +26,7 @@ _BLOCK = 4096
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """See `ttt_kernels.cross_entropy.linear_cross_entropy`. A target outside 0..V-1 gives NaN: no host is waited for."""
+    """See `ttt_kernels.cross_entropy.linear_cross_entropy`. A target outside 0..V-1 gives NaN: nothing waits for it."""
     runnable("hidden", hidden)
     needed = hidden.requires_grad and torch.is_grad_enabled()
     loss: Tensor = _Loss.apply(hidden.contiguous(), weight, targets.contiguous(), needed)  # type: ignore[no-untyped-call]
@@ -47,9 +47,9 @@ class _Loss(torch.autograd.Function):
         unit = torch.empty_like(hidden) if needed else None
         for rows in _row_blocks(len(hidden), len(weight)):
             z = torch.mm(hidden[rows], weight.T)
-            _loss(z, targets[rows], nll[rows], lse[rows])
+            loss_rows(z, targets[rows], nll[rows], lse[rows])
             if unit is not None:
-                _gradient(z, targets[rows], lse[rows], None)
+                gradient_rows(z, targets[rows], lse[rows], None)
                 unit[rows] = torch.mm(z, weight)
         ctx.save_for_backward(hidden, weight, targets, lse, unit)
         return nll
@@ -86,7 +86,7 @@ class _Gradient(torch.autograd.Function):
         total = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         for rows in _row_blocks(len(hidden), len(weight)):
             z = torch.mm(hidden[rows], weight.T)
-            _gradient(z, targets[rows], lse[rows], grad[rows])
+            gradient_rows(z, targets[rows], lse[rows], grad[rows])
             _add_product(total, z.T, hidden[rows])
         return d_hidden, total.to(weight.dtype)
 
@@ -103,7 +103,7 @@ class _Gradient(torch.autograd.Function):
         for rows in _row_blocks(len(hidden), len(weight)):
             z = torch.mm(hidden[rows], weight.T)
             t = _tangent(u, u_weight, hidden, weight, rows)
-            _second(z, t, targets[rows], lse[rows], grad[rows], d_grad[rows])
+            second_rows(z, t, targets[rows], lse[rows], grad[rows], d_grad[rows])
             if d_hidden is not None:
                 part = torch.mm(t, weight)
                 d_hidden[rows] = part if u_weight is None else torch.addmm(part, z, u_weight)
@@ -132,12 +132,14 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.add_(torch.mm(a, b))
 
 
-def _loss(z: Tensor, targets: Tensor, nll: Tensor, lse: Tensor) -> None:
+def loss_rows(z: Tensor, targets: Tensor, nll: Tensor, lse: Tensor) -> None:
+    """Fills nll and log-sum-exp [n], fp32, of logits z [n, V]."""
     vocabulary = z.shape[1]
     _loss_kernel[(len(z),)](z, targets, nll, lse, vocabulary, z.stride(0), BLOCK=_block(vocabulary), num_warps=8)
 
 
-def _gradient(z: Tensor, targets: Tensor, lse: Tensor, grad: Tensor | None) -> None:
+def gradient_rows(z: Tensor, targets: Tensor, lse: Tensor, grad: Tensor | None) -> None:
+    """Overwrites logits z [n, V] with the gradient of the loss by them; `grad` [n] is the loss's cotangent, or 1."""
     vocabulary = z.shape[1]
     block = _block(vocabulary)
     _gradient_kernel[(len(z), triton.cdiv(vocabulary, block))](
@@ -145,7 +147,11 @@ def _gradient(z: Tensor, targets: Tensor, lse: Tensor, grad: Tensor | None) -> N
     )
 
 
-def _second(z: Tensor, t: Tensor, targets: Tensor, lse: Tensor, grad: Tensor, d_grad: Tensor) -> None:
+def second_rows(z: Tensor, t: Tensor, targets: Tensor, lse: Tensor, grad: Tensor, d_grad: Tensor) -> None:
+    """Adjoint of `gradient_rows` for a cotangent t [n, V] of its result.
+
+    Overwrites logits z with that result and t with the cotangent of the logits; fills that of `grad` [n].
+    """
     vocabulary = z.shape[1]
     _second_kernel[(len(z),)](
         z, t, targets, lse, grad, d_grad, vocabulary, z.stride(0), t.stride(0), BLOCK=_block(vocabulary), num_warps=8
@@ -156,7 +162,7 @@ def _block(vocabulary: int) -> int:
     return power_of_two(vocabulary, 16, _BLOCK)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _loss_kernel(z_ptr, target_ptr, nll_ptr, lse_ptr, vocabulary, stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     z_row = z_ptr + row * stride
@@ -176,7 +182,7 @@ def _loss_kernel(z_ptr, target_ptr, nll_ptr, lse_ptr, vocabulary, stride, BLOCK:
     tl.store(nll_ptr + row, lse - chosen)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _gradient_kernel(  # type: ignore[no-untyped-def]
     z_ptr, target_ptr, lse_ptr, grad_ptr, vocabulary, stride, SCALED: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -191,7 +197,7 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
     tl.store(z_at, dz.to(z_ptr.dtype.element_ty), mask=at < vocabulary)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _second_kernel(  # type: ignore[no-untyped-def]
     z_ptr, t_ptr, target_ptr, lse_ptr, grad_ptr, d_grad_ptr, vocabulary, z_stride, t_stride, BLOCK: tl.constexpr
 ):

@@ -144,7 +144,7 @@ def second_derivative(pre: Tensor, d_product: Tensor, t: Tensor, c: Tensor) -> t
     return d_pre, product, cot
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _gated_kernel(  # type: ignore[no-untyped-def]
     x_ptr,
     gate_up_ptr,
@@ -163,7 +163,7 @@ def _gated_kernel(  # type: ignore[no-untyped-def]
     row_in, column_in = (rows < count)[:, None], (columns < inner)[:, None]
     x_rows = x_ptr + rows[:, None] * width
     gate_rows = gate_up_ptr + columns[:, None] * width
-    up_rows = gate_rows + inner.to(tl.int64) * width
+    up_rows = gate_up_ptr + (columns + inner)[:, None] * width
     gate = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for first in range(0, width, BLOCK_K):
@@ -187,7 +187,7 @@ def _gated_kernel(  # type: ignore[no-untyped-def]
     tl.store(product_at, product.to(product_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _first_kernel(pre_ptr, d_product_ptr, d_pre_ptr, product_ptr, inner, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -205,7 +205,7 @@ def _first_kernel(pre_ptr, d_product_ptr, d_pre_ptr, product_ptr, inner, BLOCK: 
     tl.store(product_ptr + narrow, (silu * b).to(kind), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _second_kernel(  # type: ignore[no-untyped-def]
     pre_ptr, d_product_ptr, t_ptr, c_ptr, d_pre_ptr, product_ptr, cot_ptr, inner, BLOCK: tl.constexpr
 ):

@@ -64,7 +64,10 @@ class _Generation:
                 return True
             yield from self._appends(last=False)
             if replaced:
-                stop.wait(poll)  # writers notice a rotation late
+                # Writers notice a rotation late: this file may grow until the next one is there, and a little longer.
+                while not self.file.path.exists() and not stop.wait(poll):
+                    yield from self._appends(last=False)
+                stop.wait(poll)
                 yield from self._appends(last=True)
                 return True
             if stopping:
