@@ -5,11 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := $(VENV)/.models
 
-.PHONY: demo setup test test-all check bench clean help
+.PHONY: demo setup test test-all check bench bench-kernels clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 setup: $(MODELS)  ## .venv with CPU PyTorch and the package, base model and embedder
 
@@ -43,6 +43,9 @@ check: $(VENV)/.installed  ## ruff and mypy --strict
 bench: setup  ## measure this machine; resumable; writes benchmarks/results/*.json and a plot
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[bench]'
 	@$(BIN)/python benchmarks/run.py
+
+bench-kernels: $(VENV)/.installed  ## our operations beside naive PyTorch; writes benchmarks/results/kernels-cpu.json
+	@PYTHONPATH=kernels $(BIN)/python benchmarks/kernels.py --device cpu --json benchmarks/results/kernels-cpu.json
 
 clean:  ## remove what the commands above made here (weights stay in the user's cache)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

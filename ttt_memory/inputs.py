@@ -43,7 +43,11 @@ def documents(
 
 def is_single(source: object) -> bool:
     """Whether `ingest` gives one receipt for this source, not a list."""
-    return isinstance(source, str | Document) or (isinstance(source, Path) and not source.is_dir())
+    if isinstance(source, Path):
+        from ttt_memory.loaders import gives_one
+
+        return gives_one(source)
+    return isinstance(source, str | Document)
 
 
 def check(document: Document) -> Document:

@@ -157,7 +157,8 @@ class CompressedMemory:
             progress: called in this thread after every batch; if it raises, what was committed stays.
 
         Returns:
-            A Receipt, or a list of them for an iterable or folder; each given after its document's commit.
+            A Receipt, each given after its document's commit; a list of them for an iterable, a folder, or a file of a
+            format that is cut into documents (pages, rows, turns).
 
         Interrupted while learning (Ctrl-C, a crash), the document is kept and its reading is taken up again by the next
         write or the next `open`.

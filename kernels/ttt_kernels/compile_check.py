@@ -108,6 +108,7 @@ def check(capability: int, only: str = "") -> tuple[list[dict[str, Any]], list[s
             row = {"case": case.name, "kernel": name, "target": f"sm_{capability}", "warps": kernel.metadata.num_warps,
                    "tensor_core_instructions": count, **resources(kernel, capability)}  # fmt: skip
             rows.append(row)
+            print(*row.values(), sep="  ", flush=True)  # noqa: T201
             if name in case.tensor_core and not count:
                 wrong.append(f"{case.name} {name} sm_{capability}: no {instruction}")
             if row["shared_bytes"] > kibibytes * 1024:
@@ -135,8 +136,6 @@ def main(arguments: list[str] | None = None) -> int:
     for capability in [options.target] if options.target else TARGETS:
         found, bad = check(capability, options.only)
         rows, wrong = rows + found, wrong + bad
-    for row in rows:
-        print(*row.values(), sep="  ")  # noqa: T201
     for line in wrong:
         print("WRONG", line)  # noqa: T201
     if options.json:

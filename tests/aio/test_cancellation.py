@@ -43,7 +43,7 @@ async def test_fifty_random_points_of_ingest_and_forget(tmp_path):
     async with await open_tiny(tmp_path) as memory:
         longest = 0.05
         for number in range(25):  # on each of two event loops
-            body = text(number, draw.choice([20, 60, 150]))
+            body = text(number, draw.choice([15, 40, 100]))
             before = {d.id for d in await memory.documents()}
             steps = []
             started = time.perf_counter()

@@ -38,11 +38,13 @@ def own_memory(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """`run("ask", "...")` runs `ttt-memory ask ...`; `stdin` is what is piped in."""
+    """`run("ask", "...")` runs `ttt-memory ask ...`; `stdin` is what is piped in, or `typed`."""
 
-    def command(*arguments: str, stdin: bytes | str = b"") -> Ended:
+    def command(*arguments: str, stdin: bytes | str = b"", typed: bool = False) -> Ended:
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        reader = io.TextIOWrapper(io.BytesIO(data))
+        monkeypatch.setattr(reader, "isatty", lambda: typed)
+        monkeypatch.setattr(sys, "stdin", reader)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])

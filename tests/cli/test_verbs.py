@@ -131,6 +131,10 @@ def test_forget_asks_and_erases(run, filled):
     ended = run("forget", filled["harbour.md"])
     assert ended.code == 2
     assert "--yes" in ended.words
+    for reply in ("n\n", "\n", "", "maybe\n"):
+        ended = run("forget", filled["harbour.md"], stdin=reply, typed=True)
+        assert ended.code == 1
+        assert "Nothing was forgotten" in ended.err
     ended = run("forget", filled["harbour.md"], "--yes")
     assert ended.code == 0
     assert "Forgot 1 document" in ended.err

@@ -60,6 +60,7 @@ def test_chunked_refuses_what_it_does_not_compute() -> None:
         ({"weight": torch.zeros(5, 3).double()}, "weight is torch.float64"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "targets has shape"),
         ({"targets": torch.zeros(4, dtype=torch.int32)}, "targets has dtype"),
+        ({"targets": torch.zeros(4, dtype=torch.int64, device="meta")}, "targets is on meta"),
     ],
 )
 def test_a_bad_argument_is_named(change: dict, message: str) -> None:

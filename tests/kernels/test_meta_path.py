@@ -1,4 +1,4 @@
-"""The canary: no operation between the fast weights and the outer loss may lose a second derivative, nor do so silently.
+"""The canary: no operation between the fast weights and the outer loss may lose a second derivative in silence.
 
 The operations are not listed here: they are recorded while a small model takes two inner steps, and each recorded call
 is differentiated twice with every implementation that differentiates twice.
@@ -109,9 +109,7 @@ def lost(call: Call, dtype: torch.dtype, impl: str) -> list[int]:
 
 @CONFIGS
 @pytest.mark.parametrize("impl", ["reference", "triton"])
-def test_every_operation_of_the_meta_path_has_its_second_derivatives(
-    config: Any, impl: str, calls: list[Call]
-) -> None:
+def test_every_operation_of_the_meta_path_has_its_second_derivatives(config: Any, impl: str, calls: list[Call]) -> None:
     if impl == "triton":
         pytest.importorskip("triton")
     outer_loss(small(config, torch.float64)).backward()

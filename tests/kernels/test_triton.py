@@ -165,6 +165,16 @@ def test_in_place_writes_nothing_for_a_gradient_that_is_not_finite() -> None:
         assert all(torch.equal(w, old) for w, old in zip(weights, before, strict=True))
 
 
+def test_no_rows_at_all() -> None:
+    h, w, gate_up, down = leaves(torch.float32, (0, 8), (5, 8), (10, 8), (8, 5))
+    nll = linear_cross_entropy(h, w, torch.zeros(0, dtype=torch.int64), impl="triton")
+    y = swiglu(h, gate_up, down, impl="triton")
+    assert (nll.shape, y.shape) == ((0,), (0, 8))
+    first = torch.autograd.grad(nll.sum() + y.sum(), [h, w, gate_up, down])
+    assert not any(g.any() for g in first)
+    assert swiglu_many(h.detach(), [0], [gate_up.detach()], [down.detach()], impl="triton").shape == (0, 8)
+
+
 def test_what_a_kernel_would_get_wrong_is_refused() -> None:
     x, gate_up, down = (t.detach() for t in leaves(torch.float32, (2, 8), (10, 8), (8, 5)))
     with pytest.raises(ValueError, match="x has dtype"):

@@ -87,6 +87,7 @@ def test_rotation_loses_nothing(tmp_path, following):
     append(path, b"first 0\n")
     writer = path.open("ab")
     follower = following(path)
+    follower.until("first 0\n")
     for generation in range(1, 4):
         path.rename(tmp_path / f"app.log.{generation}")
         writer.write(f"late {generation}\n".encode())  # the program has not noticed yet

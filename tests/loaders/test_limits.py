@@ -127,7 +127,7 @@ def test_deep_nesting_is_refused_or_read(refused, tmp_path):
     body = f"<w:document {builders.W}><w:body>{'<w:sdt>' * 5000}{'</w:sdt>' * 5000}</w:body></w:document>"
     refused("a.docx", builders.rezip(builders.docx(), replace={"word/document.xml": body}), "damaged")
     parts = b"".join(b"Content-Type: multipart/mixed; boundary=%d\n\n--%d\n" % (n, n) for n in range(3000))
-    refused("a.eml", b"From: a@example.org\n" + parts, "damaged|cannot be read")
+    refused("a.eml", b"From: a@example.org\n" + parts, "multiparts")
 
 
 def test_mail_that_would_take_python_minutes_is_refused(refused, monkeypatch):
@@ -215,13 +215,13 @@ def test_memory_stays_bounded(tmp_path):
     body = b"<w:document " + builders.W.encode() + b">" + b" " * (300 * MIB)
     (tmp_path / "bomb.docx").write_bytes(builders.rezip(builders.docx(), replace={"word/document.xml": body}))
     del body
-    with (tmp_path / "long.log").open("wb") as out:  # 45 MB of a log, far more than may be held at once
-        for start in range(0, 1_500_000, 100_000):
+    with (tmp_path / "long.log").open("wb") as out:  # 30 MB of a log, far more than may be held at once
+        for start in range(0, 1_000_000, 100_000):
             out.write(builders.log(100_000, start))
     with (tmp_path / "long.csv").open("wb") as out:
         out.write(b"a,b\n" + b"1,some words in a row\n" * 100_000)
     names = [str(tmp_path / name) for name in ("bomb.log.gz", "bomb.docx", "long.log", "long.csv")]
     done = subprocess.run([sys.executable, "-c", MEASURE, *names], capture_output=True, text=True, check=True, cwd=ROOT)
     grown, characters = map(int, done.stdout.split())
-    assert characters > 40_000_000
-    assert grown < 32  # MiB
+    assert characters > 25_000_000
+    assert grown < 24  # MiB

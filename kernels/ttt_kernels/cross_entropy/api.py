@@ -45,4 +45,6 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, imp
     _checks.shape("targets", targets, (hidden.shape[0],))
     if targets.dtype != torch.int64:
         raise ValueError(f"targets has dtype {targets.dtype}, expected torch.int64")
+    if targets.device != hidden.device:
+        raise ValueError(f"targets is on {targets.device}, expected {hidden.device} like hidden")
     return chosen(hidden, weight, targets)

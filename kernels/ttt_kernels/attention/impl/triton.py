@@ -47,10 +47,20 @@ def attention(
         raise ValueError(f"q has dtype {q.dtype}, expected float16, float32 or, on a GPU, bfloat16 for impl='triton'")
     if q.shape[-1] > MAX_WIDTH:
         raise ValueError(f"q has shape {list(q.shape)}, expected a width D up to {MAX_WIDTH} for impl='triton'")
-    return windowed(
-        q, k, v, window=window, start=start, prefix=prefix, sinks=sinks, rope=rope, scale=scale,
-        prefix_grad=prefix_grad, passes=TritonPasses(),
-    )  # fmt: skip
+    with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
+        return windowed(
+            q,
+            k,
+            v,
+            window=window,
+            start=start,
+            prefix=prefix,
+            sinks=sinks,
+            rope=rope,
+            scale=scale,
+            prefix_grad=prefix_grad,
+            passes=TritonPasses(),
+        )
 
 
 def windowed(
@@ -70,7 +80,10 @@ def windowed(
     """The operation with its arithmetic given, so that the closed form takes the kernels' place in a test."""
     if q.numel() == 0:
         return q.clone()
-    starts = torch.as_tensor(start, device=q.device).expand(q.shape[0]).to(torch.int64).contiguous()
+    if isinstance(start, Tensor):
+        starts = start.to(q.device, torch.int64).contiguous()
+    else:
+        starts = torch.full((q.shape[0],), start, dtype=torch.int64, device=q.device)
     count = 0 if sinks is None else sinks.k.shape[2]
     pk, pv = (None, None) if prefix is None or prefix.k.shape[2] == 0 else prefix
     precise = compute_dtype(q.dtype)
