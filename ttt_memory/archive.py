@@ -64,7 +64,11 @@ def import_(path: Path, url: str, tenant: str | None, progress: ProgressCallback
                 if handle.tenant.counts().documents or handle.tenant.counts().detached:
                     raise ConflictError(f"Tenant {name!r} has documents already.", fix="Import under another name.")
                 with handle.writing():
-                    _read(handle, archive, manifest, progress)
+                    try:
+                        _read(handle, archive, manifest, progress)
+                    except BaseException:
+                        handle.tenant.drop()  # nothing half-written: the next import finds the name free
+                        raise
             finally:
                 handle.close()
             return name
@@ -104,7 +108,7 @@ def _write(handle: Handle, tenant: str, archive: zipfile.ZipFile, progress: Prog
         held = rows.documents(point=row.point)
         if not all(document.id in line for document in held):
             continue  # it belongs to a line that was left by `restore`
-        entry = {"label": row.label, "documents": len(held), "digest": row.digest}
+        entry: dict[str, Any] = {"label": row.label, "documents": len(held), "digest": row.digest}
         if checkpoint := checkpoints.get(row.checkpoint or ""):
             entry["weights"] = _weights(handle, members, checkpoint)
         snapshots.append(entry)

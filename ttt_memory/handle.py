@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError
+from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError, TenantNotFoundError
 from ttt_memory.lane import check_interrupt, embedding_lane
 from ttt_memory.learner import Learner
 from ttt_memory.ledger.ledger import Ledger
@@ -85,6 +85,7 @@ class Handle:
     def __init__(
         self, ledger: SharedLedger, tenant: TenantLedger, model: LoadedModel, embedder: Embedder, *, wait: bool
     ) -> None:
+        self._epoch, self._version = -1, -1  # followed below
         self._shared = ledger.take()
         self.ledger = ledger.ledger
         self.tenant, self.model, self.embedder, self.wait = tenant, model, embedder, wait
@@ -185,8 +186,9 @@ class Handle:
             if self._closed:
                 return
             try:
-                if self.clean(self.tenant.head()):
-                    with contextlib.suppress(ConflictError):  # another process rewrote the ledger: nothing to keep
+                # Rewritten by another process, or dropped: then there is nothing to keep.
+                with contextlib.suppress(ConflictError, TenantNotFoundError):
+                    if self.clean(self.tenant.head()):
                         self.learner.close()
             finally:
                 self._closed = True
@@ -197,7 +199,7 @@ class Handle:
         return Handle(self._shared, tenant, self.model, self.embedder, wait=self.wait)
 
     def _follow(self, head: Head) -> None:
-        if head.epoch != getattr(self, "_epoch", None):
+        if head.epoch != self._epoch:
             self.learner.load(head)
             self.notepad.refresh()
         elif head.version != self._version:

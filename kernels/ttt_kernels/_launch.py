@@ -22,6 +22,10 @@ def runnable(name: str, tensor: Tensor) -> None:
         raise ValueError(
             f"{name} is on {tensor.device}, expected cuda for impl='triton' (or cpu with TRITON_INTERPRET=1)"
         )
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        raise ValueError(
+            f"{name} is on {tensor.device}, expected the current device, cuda:{torch.cuda.current_device()}"
+        )
     valid = _DTYPES[:2] if INTERPRETED else _DTYPES
     if tensor.dtype not in valid:
         raise ValueError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, valid))} for impl='triton'")

@@ -12,7 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.memory.helpers import digest, digest_of_fresh, open_tiny, text
 from ttt_memory import CompressedMemory, Document
-from ttt_memory.errors import ConflictError, DocumentNotFoundError, InvalidInputError, SnapshotNotFoundError
+from ttt_memory.errors import (
+    ConflictError,
+    CorruptionError,
+    DocumentNotFoundError,
+    InvalidInputError,
+    SnapshotNotFoundError,
+)
 
 
 def test_reading_changes_the_weights_and_the_same_ledger_gives_the_same_digest(tmp_path):
@@ -266,6 +272,26 @@ def test_export_and_import_give_the_same_digest(tmp_path):
         assert len(copy.documents()) == 1
         with pytest.raises(ConflictError):
             CompressedMemory.import_(path, f"sqlite:///{tmp_path / 'b.db'}")
+
+
+def test_an_interrupted_import_leaves_nothing(tmp_path):
+    with open_tiny(tmp_path) as memory:
+        memory.ingest([text(1), text(2)])
+        path = memory.export(tmp_path / "a.tttm")
+
+    def stop_at_once(step):
+        raise KeyboardInterrupt
+
+    url = f"sqlite:///{tmp_path / 'b.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        CompressedMemory.import_(path, url, progress=stop_at_once)
+    with CompressedMemory.import_(path, url) as copy:
+        assert len(copy.documents()) == 2
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged.tttm").write_bytes(damaged)
+    with pytest.raises(CorruptionError):
+        CompressedMemory.import_(tmp_path / "damaged.tttm", f"sqlite:///{tmp_path / 'c.db'}")
 
 
 class Model(RuleBasedStateMachine):

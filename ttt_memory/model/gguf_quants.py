@@ -82,7 +82,7 @@ def _k_scales(packed: Bytes) -> tuple[Floats, Floats]:
 def _k_nibbles(packed: Bytes) -> Bytes:
     """[N, 128] bytes to [N, 8, 32]: each 32 bytes hold two groups, low halves first."""
     groups = packed.reshape(-1, 4, 1, 32) >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
-    return (groups & 0x0F).reshape(-1, 8, 32)
+    return np.asarray((groups & 0x0F).reshape(-1, 8, 32), np.uint8)
 
 
 def _q4_k(blocks: Bytes) -> Floats:

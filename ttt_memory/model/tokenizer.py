@@ -84,9 +84,10 @@ class Vocabulary:
     def from_json(cls, text: str) -> Vocabulary:
         """Inverse of `to_json`. Raises ModelFormatError if the text is anything else."""
         try:
-            values = json.loads(text)
-            values["tokens"] = tuple(b64decode(token) for token in values["tokens"])
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            stored = json.loads(text)
+            stored["tokens"] = tuple(b64decode(token) for token in stored["tokens"])
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+            return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelFormatError("A stored tokenizer cannot be read.", why=str(error)) from error
 

@@ -32,7 +32,8 @@ def from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> Vocabulary:
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in _GGUF_PATTERNS:
         raise _unsupported(f"the file's tokenizer is {kind!r} with pre-tokenizer {pre!r}")
-    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
+    tokens: Any = metadata.get("tokenizer.ggml.tokens")
+    merges: Any = metadata.get("tokenizer.ggml.merges")
     kinds = metadata.get("tokenizer.ggml.token_type")
     if not _strings(tokens) or not _strings(merges) or kinds is None or len(kinds) != len(tokens):
         raise _unsupported("the file lacks tokens, merges or token types")

@@ -37,12 +37,12 @@ def compile_cases() -> Iterator[CompileCase]:
     yield CompileCase("attention/fp32-d64-turned_on_load", partial(_launch, 64, torch.float32, True))
 
 
-def _inputs(width: int, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Geometry]:
+def _inputs(width: int, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Geometry]:
     """q, k, v and the prefix, and where they stand."""
-    shapes = ((4, 64), *((2, 64),) * 4)
+    k, v, pk, pv = torch.zeros(4, 1, 2, 64, width, dtype=dtype)
     cos, sin = (torch.zeros(256, width // 2) for _ in range(2))
     at = Geometry(torch.tensor([64]), 64, 0, 1.0, cos, sin, True, True)
-    return tuple(torch.zeros(1, *shape, width, dtype=dtype) for shape in shapes), at
+    return (torch.zeros(1, 4, 64, width, dtype=dtype), k, v, pk, pv), at
 
 
 def _launch(width: int, dtype: torch.dtype, on_load: bool) -> None:

@@ -51,7 +51,7 @@ WIDE = {
     "double_keys": Tile(64, 32, 8, 1),
 }
 """Tiles for head widths up to 128, in 16-bit."""
-PRECISE = dict.fromkeys(NARROW, Tile(32, 32, 4, 1))
+PRECISE = dict.fromkeys(NARROW, Tile(32, 32, 8, 1))
 """Tiles for fp32, whose products do not use the tensor cores."""
 
 
