@@ -46,6 +46,21 @@ def test_cross_entropy(dtype: torch.dtype, shape: tuple[int, int, int], elements
     assert furthest(ours, theirs) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("moving", [[0], [1]], ids=["hidden", "weight"])
+def test_cross_entropy_where_one_side_is_constant(moving: list[int]) -> None:
+    inputs, targets = leaves(torch.float32, (5, 6), (9, 6)), torch.tensor([0, 8, 3, 3, 1])
+    results = []
+    for impl in ("triton", "reference"):
+
+        def run(*some: Tensor, impl: str = impl) -> Tensor:
+            both = [t.detach() for t in inputs]
+            both[moving[0]] = some[0]
+            return linear_cross_entropy(*both, targets, impl=impl)
+
+        results.append(derivatives(run, [inputs[i] for i in moving]))
+    assert furthest(*results) < TOLERANCE[torch.float32]
+
+
 def test_cross_entropy_of_a_target_outside_the_vocabulary_is_not_a_number() -> None:
     (hidden,) = leaves(torch.float32, (3, 4))
     nll = linear_cross_entropy(hidden, torch.randn(5, 4), torch.tensor([0, 5, -1]), impl="triton")

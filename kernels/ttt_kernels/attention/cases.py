@@ -29,6 +29,7 @@ TENSOR_CORE = frozenset(
 def compile_cases() -> Iterator[CompileCase]:
     """Every head width in bf16, with a prefix, GQA and rotation; keys rotated on load, and beforehand."""
     yield CompileCase("attention/quick", _quick, frozenset({"backward_queries_kernel"}))
+    yield CompileCase("attention/bf16-d64-one_token_one_head", _one_token)
     for width in (64, 80, 96, 128):
         for on_load in (True, False):
             name = f"attention/bf16-d{width}-{'turned_on_load' if on_load else 'turned_before'}"
@@ -64,6 +65,19 @@ def _quick() -> None:
     TritonPasses().backward(
         inputs, inputs[0], torch.zeros(1, 4, 64), inputs[0], torch.zeros(1, 4, 64), at, False, False
     )
+
+
+def _one_token() -> None:
+    """Sizes of 1, which Triton takes as constants, with and without a prefix."""
+    from ttt_kernels.attention.tiles.launch import TritonPasses
+
+    at = Geometry(torch.tensor([64, 3]), 1 << 30, 4, 1.0, None, None, False, True)
+    q, prefix = torch.zeros(2, 1, 1, 64, dtype=torch.bfloat16), torch.zeros(2, 1, 64, 64, dtype=torch.bfloat16)
+    for before in (prefix, None):
+        inputs = (q, q, q, before, before)
+        out, lse = TritonPasses().forward(*inputs, at)
+        TritonPasses().backward(inputs, out, lse, out, lse, at, True, before is not None)
+        TritonPasses().double(inputs, out, lse, out, lse, inputs, at, before is not None)
 
 
 def benchmark_cases() -> Iterator[BenchmarkCase]:
