@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := $(VENV)/.models
+# Two test processes; the tests of the real model stay together in one of them.
+PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: demo setup test test-all check bench bench-kernels clean help
 .DEFAULT_GOAL := help
@@ -30,10 +32,10 @@ demo: setup  ## the main job on real input: ingest, ask, snapshot, restore, fork
 	@$(BIN)/python examples/demo.py
 
 test: setup  ## the tests (under 8 minutes on 2 cores)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: setup  ## with the long ones (under 75 minutes)
-	@TTT_TEST_ALL=1 $(BIN)/python -m pytest -q
+	@TTT_TEST_ALL=1 $(BIN)/python -m pytest -q $(PARALLEL)
 
 check: $(VENV)/.installed  ## ruff and mypy --strict
 	@$(BIN)/ruff check .

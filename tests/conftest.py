@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Read when torch and numpy load: threads that spin against each other cost more than they give at the tests' sizes.
+# Read when torch and numpy load: threads that spin against each other cost more than they give at the tests' sizes,
+# and two test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read when Triton loads, which other libraries may do before a kernel is asked for.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 
@@ -19,6 +24,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()) or item.get_closest_marker("smollm2"):
+            item.add_marker(pytest.mark.xdist_group("smollm2"))  # one of the test processes loads the real model
+    # Those with a time limit of their own are the longest: first, so that the test processes end together.
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     if os.environ.get("TTT_TEST_ALL") == "1":
         return
     for item in items:

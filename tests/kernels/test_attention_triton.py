@@ -18,6 +18,7 @@ pytest.importorskip("triton", reason="triton is an extra: pip install 'ttt-memor
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("these tests interpret the kernels; gpu/ holds those that run them", allow_module_level=True)
 
+from ttt_kernels.attention.cases import compile_cases
 from ttt_kernels.attention.tiles.launch import PRECISE, Tile, TritonPasses
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +157,12 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None
     rows = {row["kernel"]: row for row in json.loads(table.read_text())["kernels"]}
     assert rows["backward_queries_kernel"]["tensor_core_instructions"] > 0
     assert rows["backward_queries_kernel"]["registers"] > 0
+
+
+def test_the_committed_table_covers_every_case() -> None:
+    table = json.loads((ROOT / "benchmarks" / "results" / "kernels-compile-sm90.json").read_text())
+    assert table["wrong"] == []
+    assert {row["case"] for row in table["kernels"]} >= {case.name for case in compile_cases()}
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ NARROW = {
 """Tiles for head widths up to 64, in 16-bit."""
 WIDE = {
     "forward": Tile(128, 64, 8, 2),
-    "tangent": Tile(64, 32, 4, 2),
+    "tangent": Tile(64, 32, 8, 2),
     "backward_queries": Tile(64, 64, 8, 2),
     "backward_keys": Tile(64, 64, 8, 2),
     "double_queries": Tile(64, 32, 8, 2),
