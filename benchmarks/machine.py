@@ -39,7 +39,9 @@ def result(measurement: str, model: LoadedModel, settings: dict[str, Any]) -> di
     torch.set_num_threads(int(about["threads"]))
     return {
         "measurement": measurement,
-        "command": shlex.join(["python", Path(sys.argv[0]).parent.name + "/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(
+            ["python", Path(sys.argv[0]).parent.name + "/" + Path(sys.argv[0]).name, *map(_relative, sys.argv[1:])]
+        ),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "model": {"name": model.name, "fingerprint": model.fingerprint},
         "machine": about,
@@ -62,3 +64,10 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _relative(argument: str) -> str:
+    """A path inside the repository as it is named from there: results carry no path of a machine."""
+    root = Path(__file__).parents[1]
+    path = Path(argument)
+    return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else argument
