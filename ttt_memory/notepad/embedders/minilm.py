@@ -23,6 +23,9 @@ from ttt_memory.notepad.embedders.wordpiece import WordPiece
 _LAYERS, _HEADS, _WIDTH = 6, 12, 384
 _EPS = 1e-12
 _MAX_TOKENS = 254
+_LENGTH_STEP = 32
+"""Texts are filled up to a multiple of this: PyTorch keeps compiled kernels for every length it meets, about 100 MB in
+all, and a memory that reads for long meets every length."""
 
 
 class MiniLM:
@@ -78,7 +81,7 @@ class MiniLM:
         computing = dtype or (torch.bfloat16 if _native_bf16() else torch.float32)
         matrices = {name: t.to(computing) for name, t in tensors.items() if t.is_floating_point()}
         wordpiece = WordPiece({word: index for index, word in enumerate(lines)})
-        return cls(matrices, wordpiece, fingerprint=f"minilm-{published.members[0].sha256[:16]}-v1")
+        return cls(matrices, wordpiece, fingerprint=f"minilm-{published.members[0].sha256[:16]}-v2")
 
     def count_tokens(self, text: str) -> int:
         """Number of WordPiece tokens in `text`, without the two that mark its ends."""
@@ -100,11 +103,14 @@ class MiniLM:
 
     def _vector(self, ids: list[int]) -> Tensor:
         words, positions = self._embeddings
-        x = F.embedding(torch.tensor(ids), words).float() + positions[: len(ids)]  # [T, 384], fp32 residual stream
+        length = len(ids)
+        padded = ids + [self._end] * (-length % _LENGTH_STEP)
+        known = torch.arange(len(padded)) < length
+        x = F.embedding(torch.tensor(padded), words).float() + positions[: len(padded)]  # [T, 384], fp32 residuals
         x = F.layer_norm(x, (_WIDTH,), *self._embedding_norm, _EPS)
         for layer in self._layers:
-            x = layer(x)
-        return F.normalize(x.mean(0), dim=0)
+            x = layer(x, known)
+        return F.normalize(x[:length].mean(0), dim=0)
 
 
 class _Layer:
@@ -119,12 +125,12 @@ class _Layer:
         self._down = _pair(tensors, f"{name}.output.dense")
         self._mlp_norm = _pair(tensors, f"{name}.output.LayerNorm", torch.float32)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[T, 384] to [T, 384], fp32."""
+    def __call__(self, x: Tensor, known: Tensor) -> Tensor:
+        """[T, 384] to [T, 384], fp32; only the tokens that are `known`, [T], are attended to."""
         dtype = self._out[0].dtype
         heads = F.linear(x.to(dtype), *self._qkv).view(len(x), 3, _HEADS, -1).permute(1, 2, 0, 3)  # [3, H, T, d]
         q, k, v = heads.unsqueeze(1).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).reshape(len(x), _WIDTH)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=known[None, None, None])[0].transpose(0, 1).reshape(len(x), _WIDTH)
         x = F.layer_norm(x + F.linear(attended, *self._out).float(), (_WIDTH,), *self._attention_norm, _EPS)
         hidden = F.gelu(F.linear(x.to(dtype), *self._up))
         return F.layer_norm(x + F.linear(hidden, *self._down).float(), (_WIDTH,), *self._mlp_norm, _EPS)
