@@ -130,7 +130,11 @@ class _Layer:
         dtype = self._out[0].dtype
         heads = F.linear(x.to(dtype), *self._qkv).view(len(x), 3, _HEADS, -1).permute(1, 2, 0, 3)  # [3, H, T, d]
         q, k, v = heads.unsqueeze(1).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=known[None, None, None])[0].transpose(0, 1).reshape(len(x), _WIDTH)
+        attended = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=known[None, None, None])[0]
+            .transpose(0, 1)
+            .reshape(len(x), _WIDTH)
+        )
         x = F.layer_norm(x + F.linear(attended, *self._out).float(), (_WIDTH,), *self._attention_norm, _EPS)
         hidden = F.gelu(F.linear(x.to(dtype), *self._up))
         return F.layer_norm(x + F.linear(hidden, *self._down).float(), (_WIDTH,), *self._mlp_norm, _EPS)
