@@ -90,17 +90,7 @@ class Learner:
         at = self.published
         row = self.ledger.best_checkpoint(at.through, self.model.fingerprint)
         if row is None or (row.tokens, row.segment, row.digest) != (at.tokens, at.segment, at.digest):
-            row = self.ledger.put_checkpoint(
-                at.through,
-                data=encode(_arrays(at.weights), self._w0_arrays, meta={"model": self.model.fingerprint}),
-                digest=at.digest,
-                tokens=at.tokens,
-                model_fingerprint=self.model.fingerprint,
-                backend=dict(self.backend if at.backend is None else at.backend),
-                segment=at.segment,
-                kind=kind,
-                expected_epoch=self._epoch,
-            )
+            row = self._put(self.ledger, at.through, at, kind, self._epoch)
             self._thin()
         self._unsaved = 0
         return row
@@ -123,16 +113,8 @@ class Learner:
         if self.published.through == point:
             at = self.published
         if at.tokens:
-            target.put_checkpoint(
-                Point(target.head().branch, at.through.position),
-                data=encode(_arrays(at.weights), self._w0_arrays, meta={"model": self.model.fingerprint}),
-                digest=at.digest,
-                tokens=at.tokens,
-                model_fingerprint=self.model.fingerprint,
-                backend=dict(at.backend or {}),
-                segment=at.segment,
-                kind="fork",
-            )
+            head = target.head()
+            self._put(target, Point(head.branch, at.through.position), at, "fork", head.epoch)
 
     def read_checkpoint(self, row: CheckpointRow) -> Published:
         """The state of a checkpoint. Raises CorruptionError where its bytes are not what was written."""
@@ -143,6 +125,19 @@ class Learner:
         arrays, _ = decode(self.ledger.load_blob(row.blob), self._w0_arrays)
         weights = FastWeights.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()})
         return Published(weights, row.point, row.segment, row.tokens, row.backend)
+
+    def _put(self, ledger: TenantLedger, point: Point, at: Published, kind: str, epoch: int) -> CheckpointRow:
+        return ledger.put_checkpoint(
+            point,
+            data=encode(_arrays(at.weights), self._w0_arrays, meta={"model": self.model.fingerprint}),
+            digest=at.digest,
+            tokens=at.tokens,
+            model_fingerprint=self.model.fingerprint,
+            backend=dict(self.backend if at.backend is None else at.backend),
+            segment=at.segment,
+            kind=kind,
+            expected_epoch=epoch,
+        )
 
     def _start(self) -> Published:
         return Published(self.w0, Point(self.ledger.head().branch, 0), None, 0, None)
