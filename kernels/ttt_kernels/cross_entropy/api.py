@@ -27,9 +27,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, imp
         hidden: [N, D].
         weight: [V, D], the head (tied embedding or its own).
         targets: [N] int64, each in 0..V-1.
-        impl: "reference" (any order of derivative), "chunked" (constant memory; gradient of `hidden` only, first
-            derivative only), "triton" (both orders; a target outside the vocabulary gives NaN), or "auto" (Triton on
-            a CUDA device, else the reference).
+        impl: "reference" (any order of derivative), "chunked" (constant memory; gradient of `hidden` only, both
+            orders), "triton" (both orders; a target outside the vocabulary gives NaN), or "auto" (Triton on a CUDA
+            device, else the reference).
 
     Returns:
         [N] nats, fp32 (float64 for float64 inputs).

@@ -1,9 +1,9 @@
-"""Path of the inner step: a slice of the vocabulary at a time, the gradient of `hidden` computed with the loss.
+"""CPU path for steps that never want the head's gradient: a slice of the vocabulary at a time, no matrix of logits.
 
 The softmax is kept as a running maximum, sum and weighted sum of head rows, so that each exponential is taken once and
 no more than one slice of logits exists. The gradient of one token's loss is linear in that token's cotangent, so
-`p W - W[target]` is made in the forward pass and only scaled in the backward pass. Never a gradient of the head; first
-derivative only.
+`p W - W[target]` is made in the forward pass and only scaled in the backward pass. The second derivative takes the
+slices once more. Maths: README of the operation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ttt_kernels._checks import compute_dtype
@@ -27,11 +28,11 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < weight.shape[0]:
         raise ValueError(f"targets holds ids outside 0..{weight.shape[0] - 1}")
     needed = hidden.requires_grad and torch.is_grad_enabled()
-    nll: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, needed)  # type: ignore[no-untyped-call]
+    nll: Tensor = _Loss.apply(hidden, weight, targets, needed)  # type: ignore[no-untyped-call]
     return nll
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, needed: bool) -> Tensor:
         precise, rows = compute_dtype(hidden.dtype), hidden.shape[0]
@@ -40,7 +41,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         mixed = torch.zeros(hidden.shape, dtype=precise, device=hidden.device) if needed else None
         for first in range(0, weight.shape[0], SLICE):
             part = weight[first : first + SLICE]
-            logits = torch.nn.functional.linear(hidden, part)
+            logits = F.linear(hidden, part)
             at = targets - first
             inside = (at >= 0) & (at < len(part))
             found = logits.gather(-1, at.clamp(0, len(part) - 1)[:, None])[:, 0].to(precise)
@@ -52,12 +53,39 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total.mul_(shrink).add_(weights.sum(dim=-1))
             if mixed is not None:
                 mixed.mul_(shrink[:, None]).add_(torch.mm(weights.to(hidden.dtype), part))
-        unit = None if mixed is None else mixed.div_(total[:, None]).sub_(weight[targets]).to(hidden.dtype)
-        ctx.save_for_backward(unit)
-        return largest + total.log() - chosen
+        lse = largest + total.log()
+        if mixed is not None:
+            mixed.div_(total[:, None])
+        ctx.save_for_backward(hidden, weight, targets, lse, mixed)
+        return lse - chosen
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, lse, mixed = ctx.saved_tensors
+        return _Gradient.apply(grad, hidden, weight, targets, lse, mixed), None, None, None  # type: ignore[no-untyped-call]
+
+
+class _Gradient(torch.autograd.Function):
+    """Gradient [N, D] of the loss by hidden; its backward pass is the loss's second derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, lse: Tensor, mixed: Tensor
+    ) -> Tensor:
+        unit = mixed - weight[targets]
+        ctx.save_for_backward(grad, hidden, weight, lse, mixed, unit)
+        return (unit * grad[:, None]).to(hidden.dtype)
 
     @staticmethod
     @first_order_only
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (unit,) = ctx.saved_tensors
-        return (unit * grad[:, None]).to(unit.dtype), None, None, None
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+        grad, hidden, weight, lse, mixed, unit = ctx.saved_tensors
+        d_grad = (unit * u).sum(dim=-1).to(grad.dtype)
+        mean = (mixed * u).sum(dim=-1, keepdim=True)
+        second = torch.zeros_like(mixed)
+        for first in range(0, weight.shape[0], SLICE):
+            part = weight[first : first + SLICE]
+            p = F.linear(hidden, part).to(lse.dtype, copy=True).sub_(lse[:, None]).exp_()
+            p.mul_(F.linear(u, part).to(lse.dtype).sub_(mean))
+            second.add_(torch.mm(p.to(hidden.dtype), part))
+        return d_grad, second.mul_(grad[:, None]).to(hidden.dtype), None, None, None, None
