@@ -106,7 +106,16 @@ def score(model: LoadedModel, state: FastWeights | None, segment: Segment) -> Ge
 
 def fast_impl(net: Transformer) -> str:
     """Attention implementation for work that is differentiated at most once."""
-    return "flash" if net.embedding.device.type == "cpu" else "auto"
+    return "flash" if _on_cpu(net) else "auto"
+
+
+def fast_loss(net: Transformer) -> str:
+    """Cross-entropy implementation for work that never wants the head's gradient."""
+    return "chunked" if _on_cpu(net) else "auto"
+
+
+def _on_cpu(net: Transformer) -> bool:
+    return net.embedding.device.type == "cpu"
 
 
 class _Feed:
@@ -147,7 +156,7 @@ class _Feed:
     @torch.no_grad()
     def losses(self, inputs: Tensor, targets: Tensor, weights: Working | None) -> np.ndarray:
         """Nats [N] of the targets; the cache moves on."""
-        nll = self.net.nll(self.advance(inputs, weights), targets, impl="chunked")
+        nll = self.net.nll(self.advance(inputs, weights), targets, impl=fast_loss(self.net))
         return nll.float().cpu().numpy()
 
     def gradients(
@@ -159,7 +168,7 @@ class _Feed:
             x, prefix = net.prefix(net.embed(inputs[None]), self.cache.prefix, impl=self.impl)
         with torch.enable_grad():
             hidden, suffix = net.suffix(x, weights, self.cache.suffix, impl=self.impl)
-            loss = net.nll(hidden[0], targets, impl="chunked").mean()
+            loss = net.nll(hidden[0], targets, impl=fast_loss(net)).mean()
             grads = torch.autograd.grad(loss, [tensor for layer in weights for tensor in layer])
         self.cache = PassCache(prefix, suffix.detach())
         return loss.item(), grads
@@ -170,6 +179,7 @@ class _Learner:
 
     def __init__(self, model: LoadedModel, state: FastWeights) -> None:
         self._config = model.config.inner
+        self._impl = "in_place" if _on_cpu(model.net) else "triton_in_place"
         self._rates = model.net.inner_rates.detach()
         self._masters = _fused(state)
         self._anchors = _fused(model.initial_state()) if self._config.decay else None
@@ -187,7 +197,7 @@ class _Learner:
         if not math.isfinite(loss):
             return Step(loss, len(targets), math.nan, skipped=True)
         written = write(
-            self._masters, grads, self._rates, self._config, share=share, anchors=self._anchors, impl="in_place"
+            self._masters, grads, self._rates, self._config, share=share, anchors=self._anchors, impl=self._impl
         )
         norm = float(written.norm)
         if not math.isfinite(norm):

@@ -33,8 +33,8 @@ class Transformer(nn.Module):
 
     Parameters are created empty: load a state dictionary (`assign=True` keeps memory-mapped tensors) or `initialise`.
     W0 and the learned inner rates are parameters too. Everywhere `weights=None` means that the dynamic MLPs
-    are skipped. `impl` names the attention implementation of `ttt_kernels`; only "reference" can be differentiated
-    twice.
+    are skipped. `impl` names the attention implementation of `ttt_kernels`; "reference" and "triton" can be
+    differentiated twice.
     """
 
     def __init__(self, config: ModelConfig) -> None:
