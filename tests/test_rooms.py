@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "ttt_adapters": {"ttt_adapters", "ttt_memory"},
 }
 # Third-party packages that a room may import at module level (others only inside functions, or not at all).
-LIGHT = {"torch", "numpy", "safetensors", "tiktoken", "triton"}
+LIGHT = {"torch", "numpy", "safetensors", "tiktoken", "regex", "triton"}  # tiktoken brings regex
 
 
 def modules():

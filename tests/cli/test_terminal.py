@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.memory.helpers import text
@@ -29,9 +30,18 @@ class Terminal:
         self.pid = pid
         self.seen = ""
 
-    def type(self, keys: str, *, pause: float = 0.3) -> None:
-        time.sleep(pause)  # as a person would: a signal between the prompt and the reading of it would be missed
+    def type(self, keys: str, *, at_once: bool = False) -> None:
+        if not at_once:
+            self._wait_for_idling()  # as a person would: a signal between the prompt and the reading of it is missed
         os.write(self.fd, keys.encode())
+
+    def _wait_for_idling(self) -> None:
+        process, start = psutil.Process(self.pid), time.monotonic()
+        used, before = process.cpu_times(), None
+        while used != before:
+            assert time.monotonic() - start < SECONDS, self.seen
+            time.sleep(0.3)
+            used, before = process.cpu_times(), used
 
     def until(self, pattern: str) -> str:
         """Wait for a pattern in what comes from now on; returns all up to there, without escape sequences."""
@@ -107,7 +117,7 @@ def test_ctrl_c_stops_an_answer_and_leaves_at_the_prompt(memory_of):
     terminal.until("> ")
     terminal.type("What does note 1 say?\n")
     terminal.until(r"say\?\r\n.")  # the answer has begun
-    terminal.type("\x03", pause=0)
+    terminal.type("\x03", at_once=True)
     assert "(stopped)" in terminal.until(r"\n> ")
     terminal.type("/remember Something else.\n")
     assert "Remembered" in terminal.until(r"\n> ")

@@ -43,6 +43,12 @@ def test_any_text_gets_the_references_ids(smollm_tokenizer, smollm_reference, te
 
 
 @QUIET
+@given(st.text(st.sampled_from("/ab '\x04\x1c\x1d\x1f\x85\t 1é\U00040000"), max_size=12))
+def test_neighbours_of_bytes_without_a_token_merge_as_the_references_do(smollm_tokenizer, smollm_reference, text):
+    same(smollm_tokenizer, smollm_reference, text)
+
+
+@QUIET
 @given(st.lists(PIECES, max_size=25).map("".join))
 def test_white_space_digits_specials_and_scripts_mixed(smollm_tokenizer, smollm_reference, text):
     same(smollm_tokenizer, smollm_reference, text)

@@ -4,7 +4,8 @@ Three things differ from a plain `tiktoken.Encoding`:
 
 - Strings that look like special tokens are data. Only `chat` emits special ids, around contents it encodes as data.
 - A model may lack tokens for some bytes (SmolLM2 lacks 21). tiktoken stops the process on those, so they get ranks
-  without ids, and these are dropped after encoding, as the model's original tokenizer drops them.
+  without ids. The original tokenizer drops them after cutting the text and before merging, so that their neighbours may
+  merge; so text with such bytes is cut and merged in two steps here.
 - Runs of more than `MAX_RUN` characters that the pre-tokenizer could not cut are cut here, which bounds the time of
   hostile input (the regex engine overflows on about a million spaces, merging is superlinear). Cuts depend on the text
   alone. Text without such runs gets exactly the original tokenizer's ids.
@@ -23,6 +24,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import regex
 import tiktoken
 
 from ttt_memory.errors import InvalidInputError, ModelFormatError
@@ -104,8 +106,9 @@ class BytePairTokenizer:
             special_tokens={},
         )
         self._ids = np.array(vocabulary.ids, np.int32)
-        self._complete = bool((self._ids != _NO_ID).all())
-        self._bytes = {i: token for token, i in zip(vocabulary.tokens, vocabulary.ids, strict=True)}
+        pairs = list(zip(vocabulary.tokens, vocabulary.ids, strict=True))
+        self._missing = b"".join(token for token, i in pairs if i == _NO_ID)
+        self._bytes = {i: token for token, i in pairs}
         self._stop = frozenset(vocabulary.stop)
 
     @property
@@ -121,7 +124,7 @@ class BytePairTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the vocabulary and of the rule for long runs."""
-        return hashlib.sha256(f"bytepair-1;{MAX_RUN};{self.vocabulary.to_json()}".encode()).hexdigest()
+        return hashlib.sha256(f"bytepair-2;{MAX_RUN};{self.vocabulary.to_json()}".encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of `text`, int32 [n]. Nothing in the text is interpreted; bytes without a token are dropped.
@@ -131,13 +134,28 @@ class BytePairTokenizer:
         if self.vocabulary.nfc:
             text = unicodedata.normalize("NFC", text)
         try:
-            ranks = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
+            ranks = [self._ranks(part) for part in _parts(text)]
         except UnicodeEncodeError as error:
             raise InvalidInputError(
                 "The text holds lone surrogates and cannot be encoded.", why=str(error), fix="Decode it as UTF-8 first."
             ) from error
         ids: np.ndarray = self._ids[np.concatenate(ranks)] if ranks else np.empty(0, np.int32)
-        return ids if self._complete else ids[ids != _NO_ID]
+        return ids
+
+    def _ranks(self, part: str) -> np.ndarray:
+        """Ranks of a part of a text, none of them without an id."""
+        data = part.encode()
+        if not self._missing or len(data.translate(None, self._missing)) == len(data):
+            return self._encoding.encode_to_numpy(part, disallowed_special=())
+        words = (word.encode().translate(None, self._missing) for word in self._words.findall(part))
+        ranks = [self._encoding._core_bpe.encode_single_piece(word) for word in words if word]
+        return np.array([rank for word in ranks for rank in word], np.uint32)
+
+    @cached_property
+    def _words(self) -> regex.Pattern[str]:
+        """The pre-tokenizer, with tiktoken's meaning of white space: `regex` counts U+001C to U+001F too."""
+        pattern = self.vocabulary.pattern
+        return regex.compile(pattern.replace(r"\s", r"\p{White_Space}").replace(r"\S", r"\P{White_Space}"))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of `ids`; control tokens and ids of no token give none."""
