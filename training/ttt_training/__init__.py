@@ -1,1 +1,1 @@
-"""Meta-learning of the initial fast weights. Not built yet: the core (`ttt_memory`) comes first."""
+"""Meta-learning of the initial fast weights: outer loop, data, recipes, evaluation."""

@@ -12,6 +12,8 @@ from ttt_memory.cache_folder import cache_dir, discard, sha256_of
 from ttt_memory.errors import ModelNotFoundError
 
 PULL_COMMAND = "ttt-memory model pull"
+SHIPPED = Path(__file__).parent / "weights"
+"""Folder of the files that come with the package, each `NAME.safetensors`."""
 WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.safetensors", "tokenizer.json", "manifest.json"
 
 
@@ -61,6 +63,11 @@ class Converted:
         return self.folder / TOKENIZER_FILE
 
 
+def shipped() -> dict[str, Path]:
+    """Learned initialisations that come with the package, by name; see `initialisation.py`."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
 def models_dir() -> Path:
     """Folder of the converted weights."""
     return cache_dir() / "models"
@@ -91,7 +98,7 @@ def list_models() -> list[ModelInfo]:
     converted = _all_converted()
     published = [_published(artifact, converted) for artifact in ARTIFACTS.values()]
     local = [_local(c) for c in converted if c.manifest["name"] not in ARTIFACTS]
-    return [*published, *local, _TINY]
+    return [*published, *map(_learned, shipped().values()), *local, _TINY]
 
 
 def describe_model(spec: str | Path) -> ModelInfo:
@@ -149,6 +156,26 @@ def _published(artifact: Artifact, converted: list[Converted]) -> ModelInfo:
         source=artifact.source,
         sha256=hashes | ({WEIGHTS_FILE: newest.manifest["sha256"]} if newest else {}),
         path=used if ready else None,
+    )
+
+
+def _learned(path: Path) -> ModelInfo:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    base = metadata["base"]
+    there = base == _TINY.name or (base in ARTIFACTS and ARTIFACTS[base].present)
+    return ModelInfo(
+        name=path.stem,
+        kind="base",
+        state="ready" if there else "absent",
+        parameters=ARTIFACTS[base].parameters if base in ARTIFACTS else None,
+        bytes=path.stat().st_size,
+        licence=json.loads(metadata["training"]).get("licence", "unknown"),
+        source=f"this package, on {base}",
+        sha256={path.name: sha256_of(path)},
+        path=path.parent,
     )
 
 

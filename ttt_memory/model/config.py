@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ttt_memory.errors import ModelFormatError
@@ -38,7 +38,8 @@ class ModelConfig:
     - `block="llama"`: pre-norm, GQA, half-split RoPE, attention sinks; the dynamic MLP sits before the static one.
 
     The last `dynamic_layers` blocks carry a dynamic SwiGLU of width `dynamic_mlp` (0 layers: a plain Transformer).
-    `window` counts keys including the query's own; None is full causal attention.
+    `window` counts keys including the query's own; None is full causal attention. With `full_attention_every=n` every
+    n-th block attends to everything whatever the window (the paper's hybrid baseline has n = 6).
     """
 
     vocab_size: int
@@ -53,6 +54,7 @@ class ModelConfig:
     block: Literal["paper", "llama"] = "llama"
     window: int | None = 1024
     sinks: int = 4
+    full_attention_every: int = 0
     rope_theta: float = 100_000.0
     norm_eps: float = 1e-5
     tied: bool = True
@@ -67,6 +69,8 @@ class ModelConfig:
             raise ModelFormatError(f"{self.heads} heads cannot share {self.kv_heads} key/value heads.")
         if not 0 <= self.dynamic_layers <= self.layers:
             raise ModelFormatError(f"dynamic_layers={self.dynamic_layers} is outside 0..{self.layers}.")
+        if self.full_attention_every < 0:
+            raise ModelFormatError(f"full_attention_every={self.full_attention_every} is below 0.")
         if self.window is not None and self.window <= self.sinks:
             raise ModelFormatError(f"The window ({self.window}) must be larger than the sinks ({self.sinks}).")
 
@@ -75,9 +79,17 @@ class ModelConfig:
         """Number of blocks without a dynamic MLP; they never depend on the fast weights."""
         return self.layers - self.dynamic_layers
 
+    def of_block(self, index: int) -> ModelConfig:
+        """The configuration that block `index` computes with: without a window where it attends to everything."""
+        every = self.full_attention_every
+        return replace(self, window=None) if every and (index + 1) % every == 0 else self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able dictionary."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.full_attention_every:  # younger than the names of models, which hash this dictionary
+            del values["full_attention_every"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:

@@ -75,7 +75,8 @@ def generate(
     for block in torch.split(ids[:-1], net.config.inner.mini_batch) if len(ids) > 1 else ():
         cache = _advance(net, block, weights, cache)
         yield ""
-    stepper = _Grown(net, weights, cache) if net.config.window is None else Decoder(net, weights, cache)
+    grows = net.config.window is None or net.config.full_attention_every
+    stepper = _Grown(net, weights, cache) if grows else Decoder(net, weights, cache)
     chooser, text = _Chooser(sampling), _Stream(sampling.stop)
     token = int(ids[-1])
     for _ in range(sampling.max_tokens):
@@ -94,7 +95,7 @@ def _advance(net: Transformer, block: Tensor, weights: Working | None, cache: Pa
 
 
 class _Grown:
-    """Single steps of a network without a window, whose cache grows."""
+    """Single steps of a network in which some block has no window, so that the cache grows."""
 
     def __init__(self, net: Transformer, weights: Working | None, cache: PassCache) -> None:
         self._net, self._weights, self._cache = net, weights, cache

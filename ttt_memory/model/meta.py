@@ -57,8 +57,13 @@ def sequence_loss(
         mask: [T], 1 where a target counts; default all.
         rate_scale: multiplies the inner rates (warm-up).
         create_graph: keep second-order terms; False differentiates the losses but not the writes.
+
+    Raises ValueError for another inner rule than SGD: this is the reference implementation's loop, with gate and up as
+    matrices of their own, which SGD does not notice and Muon does. `ttt_training.adjoint` has every rule.
     """
     config = net.config
+    if config.inner.rule != "sgd":
+        raise ValueError(f"the inner rule is {config.inner.rule!r}, expected 'sgd'")
     mask = torch.ones(targets.shape, dtype=net.final_norm.dtype, device=targets.device) if mask is None else mask
     state, rates = net.initial_state(), net.inner_rates * rate_scale
     anchors = list(state.tensors().values())

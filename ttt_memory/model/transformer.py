@@ -42,7 +42,7 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.hidden))
         self.blocks = nn.ModuleList(
-            Block(config, dynamic=index >= config.prefix_layers) for index in range(config.layers)
+            Block(config.of_block(index), dynamic=index >= config.prefix_layers) for index in range(config.layers)
         )
         self.final_norm = nn.Parameter(torch.empty(config.hidden))
         self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden))
