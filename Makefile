@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Two test processes; the tests of the real model stay together in one of them.
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: demo setup test test-all check bench bench-kernels clean help
+.PHONY: demo setup test test-all check docs train-tiny bench bench-kernels clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -37,10 +37,23 @@ test: setup  ## the tests (under 8 minutes on 2 cores)
 test-all: setup  ## with the long ones (under 75 minutes)
 	@TTT_TEST_ALL=1 $(BIN)/python -m pytest -q $(PARALLEL)
 
-check: $(VENV)/.installed  ## ruff and mypy --strict
+check: $(VENV)/.installed docs  ## ruff, mypy --strict, the documentation without a warning
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## the documentation, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+train-tiny: setup  ## the whole road of training in two minutes: data, train, save, load in a memory, evaluate, plot
+	@rm -rf build/train-tiny
+	@$(BIN)/python -m ttt_training run tiny --out build/train-tiny --threads 1
+	@$(BIN)/python -m ttt_training export build/train-tiny --out build/train-tiny/tiny-ttt.safetensors --name tiny-ttt
+	@$(BIN)/ttt-memory ingest README.md --db build/train-tiny/memory.db --model build/train-tiny/tiny-ttt.safetensors
+	@$(BIN)/ttt-memory ask "What does deleting cost?" --db build/train-tiny/memory.db
+	@$(BIN)/python -m ttt_training.evaluate compare --model tiny --data docs/how-to --documents 2 --tokens 4096 \
+	  --weights build/train-tiny/tiny --compare swa,swa4x,naive,ttt \
+	  --json build/train-tiny/evaluation.json --plot build/train-tiny/evaluation.png
 
 bench: setup  ## measure this machine; resumable; writes benchmarks/results/*.json and a plot
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[bench]'
@@ -50,5 +63,5 @@ bench-kernels: $(VENV)/.installed  ## our operations beside naive PyTorch; write
 	@PYTHONPATH=kernels $(BIN)/python benchmarks/kernels.py --device cpu --json benchmarks/results/kernels-cpu.json
 
 clean:  ## remove what the commands above made here (weights stay in the user's cache)
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
