@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ttt_memory.commands import asking, chat, doctor, documents, history, ingest, model, upkeep
+from ttt_memory.commands import asking, chat, doctor, documents, history, ingest, mcp, model, upkeep
 from ttt_memory.commands.output import explain
 from ttt_memory.commands.place import DB_HELP, JSON_HELP, MODEL_HELP, TENANT_HELP, Place
 from ttt_memory.errors import TTTMemoryError
@@ -25,7 +25,7 @@ Exit codes: 0 done; 1 an error, or something found wrong; 2 misspelt; 130 stoppe
 --db, --tenant, --model and --json may stand before or after the command."""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
-for group in (ingest, asking, chat, documents, history, upkeep, doctor):
+for group in (ingest, asking, chat, documents, history, upkeep, mcp, doctor):
     group.register(app)
 app.add_typer(model.app, name="model")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer.main
 
 from ttt_memory.cli import app
+from ttt_memory.commands.reference import reference
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -30,6 +31,7 @@ def test_the_page_has_every_command_and_no_other():
 def test_options_on_the_page_exist():
     page = (DOCS / "cli.md").read_text()
     known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    page = re.sub(r"<!-- setup\n.*?-->", "", page, flags=re.DOTALL)  # other programs, with options of their own
     named = set(re.findall(r"(--[a-z][a-z-]+)", page)) - {"--help", "--install-completion"}
     assert named <= known, named - known
 
@@ -57,3 +59,10 @@ def test_the_python_of_the_async_page_runs(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "async.md", "exec"), {"__name__": "__main__"})
     assert "Ada Lovelace" in capsys.readouterr().out
+
+
+def test_the_reference_is_that_of_the_program():
+    page = DOCS.parent / "cli-reference.md"
+    assert page.read_text() == reference(), f"mend it: python -m ttt_memory.commands.reference docs/{page.name}"
+    sections = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)[1:]
+    assert sections == [name for name, _ in commands()]

@@ -41,6 +41,7 @@ def test_every_command_prints_what_its_schema_says(run, notes, tmp_path, own_cac
         "log": run("log", "--json").json,
         "stats": run("stats", "--json").json,
         "verify": run("verify", "--replay", "--json").json,
+        "reindex": run("reindex", "--json").json,
         "export": run("export", tmp_path / "a.ttt", "--json").json,
         "import": run("import", tmp_path / "a.ttt", "--tenant", "new", "--json").json,
         "forget": run("forget", first, "--yes", "--json").json,

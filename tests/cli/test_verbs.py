@@ -247,3 +247,13 @@ def test_a_document_cannot_drive_the_terminal(run, monkeypatch):
     assert "\x1b" not in run("search", "colour").out
     (document,) = run("documents", "--json").json
     assert "\x1b" in run("get", document["id"]).out, "a pipe gets the text verbatim"
+
+
+def test_search_loads_no_base_model(run, filled, monkeypatch):
+    def refuse(_spec):
+        pytest.fail("the base model was loaded")
+
+    monkeypatch.setattr("ttt_memory.handle.load_model", refuse)
+    assert "kestrel-4471" in run("search", "kestrel-4471").out
+    with pytest.raises(pytest.fail.Exception):
+        run("stats")
