@@ -14,6 +14,7 @@ import torch
 
 from tests.weights.helpers import byte_level, small_llama, write_folder, write_gguf
 from tests.weights.worker import prepare_into
+from ttt_memory import CompressedMemory
 from ttt_memory.errors import CorruptionError, ModelFormatError, ModelNotFoundError
 from ttt_memory.model import base_store
 from ttt_memory.model.base_store import prepare
@@ -255,3 +256,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"x")
     with pytest.raises(ModelFormatError, match="neither"):
         load_model(tmp_path / "weights.bin")
+
+
+def test_a_memory_on_a_local_model_relearns_and_opens_again(folder, tmp_path):
+    url = f"sqlite:///{tmp_path / 'memory.db'}"
+    with CompressedMemory.open(url, model=folder, embedder="hash") as memory:
+        memory.ingest("The ferry leaves at noon.")
+        digest = memory.stats().digest
+        memory.rederive()
+    with CompressedMemory.open(url, embedder="hash") as memory:
+        assert memory.stats().digest == digest
