@@ -92,7 +92,7 @@ def test_hostile_queries_find_what_holds_them_or_nothing(pad: Pad, query: str) -
 
 
 def test_limit_and_ties_are_deterministic(pad: Pad) -> None:
-    ids = [pad.put("The same words again.", stream="s", sequence=n) for n in range(12)]
+    ids = [pad.put("The same words again.", stream=f"s{n}", sequence=0) for n in range(12)]
     assert [hit.document_id for hit in pad.search("same words", limit=12)] == ids
     assert len(pad.search("same words", limit=3)) == 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +60,10 @@ def test_every_character_that_is_not_space_is_in_one_sentence(text: str) -> None
 def test_endless_input_is_cut(unit: str) -> None:
     text = unit * (400_000 // len(unit))
     assert all(end - start <= MAX_CHARACTERS for start, end, _ in sentences(text))
+
+
+def test_keys_of_json_open_lines_of_their_own() -> None:
+    keys = [f"{n:08d}-2222-4333-8444-555555555555" for n in range(30)]
+    text = json.dumps({key: key[::-1] for key in keys}, indent=1)
+    found = [text[start:end] for start, end, _ in sentences(text)]
+    assert [line.rstrip(",") for line in found[1:-1]] == [f'"{key}": "{key[::-1]}"' for key in keys]

@@ -41,6 +41,7 @@ class StoredPassage(NamedTuple):
     end: int
     terms: dict[bytes, int]
     embedding: bytes
+    token_vectors: bytes | None
 
 
 @dataclass
@@ -201,6 +202,7 @@ class Append(Documents):
                     "end_char": passage.end,
                     "terms": sum(passage.terms.values()),
                     "embedding": passage.embedding,
+                    "token_vectors": passage.token_vectors,
                 }
             )
             terms += [
@@ -267,8 +269,8 @@ class Append(Documents):
 def stored(new: Sequence[NewPassage]) -> list[StoredPassage]:
     """Passages as their rows will hold them, numbered in order."""
     return [
-        StoredPassage(ordinal, passage.start, passage.end, _frequencies(passage), passage.embedding)
-        for ordinal, passage in enumerate(new)
+        StoredPassage(ordinal, p.start, p.end, _frequencies(p), p.embedding, p.token_vectors)
+        for ordinal, p in enumerate(new)
     ]
 
 
@@ -291,7 +293,8 @@ def batches(text: str, items: Sequence[StoredPassage]) -> Iterator[Batch]:
         batch.chunks.append((index, start, data))
         batch.size += len(data)
     for passage in items:
-        size = len(passage.embedding) + sum(len(term) + POSTING_BYTES for term in passage.terms)
+        size = len(passage.embedding) + len(passage.token_vectors or b"")
+        size += sum(len(term) + POSTING_BYTES for term in passage.terms)
         if batch.size and batch.size + size > TRANSACTION_BYTES:
             yield batch
             batch = Batch()

@@ -98,12 +98,21 @@ class Documents(TenantBase):
         return 0 if last is None else int(last) + 1
 
     def live_metadata(self) -> list[LiveMetadata]:
-        """What filters look at, of every live document in order of position."""
-        columns = (documents.c.id, documents.c.metadata, documents.c.observed_at, documents.c.ingested_at)
+        """What filters and ranking look at, of every live document in order of position."""
+        columns = (
+            documents.c.id,
+            documents.c.metadata,
+            documents.c.observed_at,
+            documents.c.ingested_at,
+            documents.c.stream,
+            documents.c.sequence,
+            documents.c.origin,
+        )
         with self._read() as connection:
             rows = connection.execute(self._documents_at(None, *columns).order_by(documents.c.position))
             return [
-                LiveMetadata(id, from_json(data), from_micros(seen), from_micros(at)) for id, data, seen, at in rows
+                LiveMetadata(id, from_json(data), from_micros(seen), from_micros(at), stream and stream.decode(), *rest)
+                for id, data, seen, at, stream, *rest in rows
             ]
 
     def text(self, id: str, *, detached: bool = False) -> str:

@@ -99,7 +99,10 @@ class Fork(History):
         for passage, term, tf in connection.execute(query):
             if passage in terms:
                 terms[passage][bytes(term)] = tf
-        return [StoredPassage(row.ordinal, row.start_char, row.end_char, terms[row.id], row.embedding) for row in rows]
+        return [
+            StoredPassage(row.ordinal, row.start_char, row.end_char, terms[row.id], row.embedding, row.token_vectors)
+            for row in rows
+        ]
 
     def _fill(self, copies: Iterator[tuple[dict[str, Any] | None, str, Batch]]) -> None:
         """Insert copies, several small documents to a transaction."""

@@ -10,8 +10,8 @@ from ttt_memory.errors import StoreVersionError
 from ttt_memory.ledger.engine import Store
 from ttt_memory.ledger.schema import VERSION_TABLE
 
-HEAD = "0001"
-KNOWN = frozenset({HEAD})
+HEAD = "0002"
+KNOWN = frozenset({"0001", HEAD})
 _LOCK = 0x7474745F  # any number: the same for every process that migrates
 
 

@@ -62,6 +62,16 @@ class Passages(Append):
             vectors,
         )
 
+    def token_vectors(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """What is stored of the tokens' vectors of these live passages; those that have none are left out."""
+        found: dict[int, bytes] = {}
+        with self._read() as connection:
+            for some in batched([int(id) for id in ids], BATCH):
+                query = self._live_passages(passages.c.id, passages.c.token_vectors)
+                query = query.where(passages.c.id.in_(some), passages.c.token_vectors.is_not(None))
+                found.update((id, data) for id, data in connection.execute(query))
+        return found
+
     def passages_of_all(self) -> list[PassageRow]:
         """Every live passage, in order of position and place in the document."""
         return self._passage_rows(None)
@@ -105,6 +115,7 @@ class Passages(Append):
             passages.c.end_char,
             documents.c.metadata,
             documents.c.observed_at,
+            documents.c.ingested_at,
         )
         wanted = [int(id) for id in ids]
         found: dict[int, PassageText] = {}
@@ -113,11 +124,10 @@ class Passages(Append):
                 rows = connection.execute(self._live_passages(*columns).where(passages.c.id.in_(some))).all()
                 need = {(row.document, index) for row in rows for index in _chunks_of(row.start_char, row.end_char)}
                 texts = self._chunk_texts(connection, sorted(need))
-                for id, document, ordinal, start, end, metadata, observed_at in rows:
+                for id, document, ordinal, start, end, metadata, observed_at, ingested_at in rows:
                     text = _cut(texts, document, start, end)
-                    found[id] = PassageText(
-                        id, document, ordinal, start, end, text, from_json(metadata), from_micros(observed_at)
-                    )
+                    times = from_micros(observed_at), from_micros(ingested_at)
+                    found[id] = PassageText(id, document, ordinal, start, end, text, from_json(metadata), *times)
         return [found[id] for id in wanted if id in found]
 
     def _chunk_texts(self, connection: Connection, need: list[tuple[str, int]]) -> dict[tuple[str, int], str]:

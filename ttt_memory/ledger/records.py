@@ -56,12 +56,16 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class NewPassage:
-    """A passage to store: `text[start:end]` in characters, term frequencies, and a float16 vector's bytes."""
+    """A passage to store: `text[start:end]` in characters, term frequencies, and a float16 vector's bytes.
+
+    `token_vectors` are the notepad's own encoding of its tokens' vectors; None where the embedder gives none.
+    """
 
     start: int
     end: int
     terms: Mapping[str, int]
     embedding: bytes
+    token_vectors: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ class PassageText:
     text: str
     metadata: dict[str, Any]
     observed_at: datetime
+    ingested_at: datetime
 
 
 class PassageVectors(NamedTuple):
@@ -151,12 +156,15 @@ class PassageVectors(NamedTuple):
 
 
 class LiveMetadata(NamedTuple):
-    """What filters may look at."""
+    """What filters and ranking may look at of a live document, beside its passages."""
 
     document_id: str
     metadata: dict[str, Any]
     observed_at: datetime
     ingested_at: datetime
+    stream: str | None = None
+    sequence: int | None = None
+    origin: str = "user"
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ passages = Table(
     Column("end_char", BigInteger, nullable=False),
     Column("terms", BigInteger, nullable=False),
     Column("embedding", LargeBinary, nullable=False),
+    Column("token_vectors", LargeBinary),  # last: what reads the columns before it does not read this
     _of_document(),
     Index("ix_ttt_passages_document", "tenant", "document", "ordinal"),
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from ttt_memory.ledger.engine import Store
 from ttt_memory.ledger.records import LedgerFinding
 from ttt_memory.ledger.registry import TenantKey
-from ttt_memory.ledger.verify import Verify
+from ttt_memory.ledger.reindex import Reindex
 
 
-class TenantLedger(Verify):
+class TenantLedger(Reindex):
     """One tenant's ledger: documents in order, their passages, checkpoints, snapshots and history.
 
     Bound to its tenant for life and the only way to touch a tenant's rows. Safe to use from several threads and
     processes. The verbs are in the base classes: `Documents` (reading), `Append` (writing), `Passages` (what the
-    notepad reads), `Checkpoints`, `Snapshots`, `History` (restore, forget, rederive, gc), `Fork`, `Verify`.
+    notepad reads), `Checkpoints`, `Snapshots`, `History` (restore, forget, rederive, gc), `Fork`, `Verify`,
+    `Reindex`.
 
     Every method may raise StoreUnavailableError, CorruptionError, ClosedError, and TenantNotFoundError once the tenant
     was dropped.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ttt_memory.ledger.records import PassageVectors
+from ttt_memory.notepad.heading import heading
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.terms import count_terms
 from ttt_memory.types import Finding
@@ -67,12 +68,15 @@ def _same_vectors(stored: PassageVectors, ledger: TenantLedger, embedder: Embedd
         yield Finding(check="notepad.vectors", subject="passages", detail=detail)
         return
     sample = np.unique(np.linspace(0, len(stored.ids) - 1, SAMPLE).astype(np.int64))
-    texts = {p.id: p.text for p in ledger.passages(stored.ids[sample].tolist())}
+    passages = {p.id: p for p in ledger.passages(stored.ids[sample].tolist())}
     for row in sample.tolist():
         passage = int(stored.ids[row])
-        if passage in texts:
+        if found := passages.get(passage):
+            above = heading(found.metadata, found.observed_at, found.ingested_at)
+            # Bare, too: the first release embedded passages without a heading.
+            anew = embedder.embed([above + found.text, found.text] if above else [found.text])
             # A text without a word has the zero vector in some embedders, so distances and not cosines.
-            away = float(np.linalg.norm(embedder.embed([texts[passage]])[0] - stored.vectors[row].astype(np.float32)))
+            away = float(np.linalg.norm(anew - stored.vectors[row].astype(np.float32), axis=1).min())
             if away > SAME:
                 detail = f"embedded anew it is {away:.4f} away from the stored vector"
                 yield Finding(check="notepad.vectors", subject=f"passage {passage}", detail=detail)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,9 @@ from ttt_memory.ledger.records import LiveMetadata, PassageVectors
 from ttt_memory.notepad.dense import DenseIndex, Ids
 from ttt_memory.notepad.filters import Predicate
 from ttt_memory.notepad.lexical import Rows
+from ttt_memory.notepad.surroundings import Source, Surroundings, survey
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What filters look at of one document."""
-
-    metadata: Mapping[str, Any]
-    observed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,26 @@ class Table:
     owners: NDArray[np.int64]
     numbers: Mapping[str, int]
     sources: Sequence[Source | None]
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What stands beside each passage."""
+        return survey(self.owners, self.sources)
+
+    @cached_property
+    def lengths_beside(self) -> NDArray[np.int64]:
+        """Term occurrences of the passages before and after each, [N]."""
+        padded = np.append(self.lengths.astype(np.int64), 0)  # row -1 is the one added here
+        return np.asarray(padded[self.surroundings.before] + padded[self.surroundings.after])
+
+    def named(self, query: Collection[str]) -> NDArray[np.float64]:
+        """Return which share of the writers and dates that a query names each passage's document has: [N], 0 to 1."""
+        beside = self.surroundings
+        hits = [found[name] for found in (beside.writers, beside.dates) for name in query if name in found]
+        counts = np.zeros(len(self.sources))
+        for documents in hits:
+            counts[documents] += 1
+        return np.asarray(counts[self.owners] / max(1, len(hits)))
 
     def rows(self, ids: Ids) -> tuple[Rows, Mask]:
         """Return the rows of the given ids that are here, and which of them those are."""
@@ -91,7 +104,7 @@ class PassageIndex:
             np.concatenate([table.lengths, passages.terms[picked]]).astype(np.int32)[order],
             np.concatenate([table.owners, owners])[order],
             numbers,
-            (*table.sources, *(Source(d.metadata, d.observed_at) for d in new)),
+            (*table.sources, *map(Source.of, new)),
         )
 
     def discard(self, document_ids: Sequence[str]) -> None:

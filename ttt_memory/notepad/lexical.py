@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 K1 = 0.9
-B = 0.4
+B = 0.75
 
 Rows = NDArray[np.int64]
 Postings = Mapping[str, tuple[Rows, NDArray[np.int32]]]
@@ -25,7 +26,22 @@ def idf(df: int, total: int) -> float:
     return math.log1p((total - df + 0.5) / (df + 0.5))
 
 
-def bm25(postings: Postings, weights: Mapping[str, float], lengths: NDArray[np.int32]) -> NDArray[np.float64]:
+def beside(postings: Postings, before: Rows, after: Rows) -> Postings:
+    """Return for each passage the postings of the one before and the one after it (rows, or -1 for none) as its own."""
+    moved = {}
+    for term, (rows, counts) in postings.items():
+        total = np.zeros(len(before), np.int32)
+        for neighbour in (before[rows], after[rows]):
+            there = neighbour >= 0
+            total[neighbour[there]] += counts[there]  # a passage is before one other at most, so no row comes twice
+        found = np.flatnonzero(total)
+        moved[term] = (found, total[found])
+    return moved
+
+
+def bm25(
+    postings: Postings, weights: Mapping[str, float], lengths: NDArray[np.signedinteger[Any]]
+) -> NDArray[np.float64]:
     """Score every passage.
 
     Args:

@@ -7,26 +7,23 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from ttt_memory.errors import InvalidInputError
 from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage, PassageText
+from ttt_memory.notepad import late
 from ttt_memory.notepad.checks import check
 from ttt_memory.notepad.filters import compile_filter
 from ttt_memory.notepad.fusion import final, together
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.locks import ReadWriteLock
-from ttt_memory.notepad.passages import cut
+from ttt_memory.notepad.preparing import prepare
 from ttt_memory.notepad.ranking import Query, Ranking, rank
-from ttt_memory.notepad.terms import count_terms, query_terms
+from ttt_memory.notepad.terms import query_terms
 from ttt_memory.types import Finding, Passage
 
 if TYPE_CHECKING:
     from ttt_memory.ledger.tenant import TenantLedger
     from ttt_memory.notepad.embedders import Embedder
 
-BATCH = 16
-"""Passages embedded between two steps of `prepare`, so that a waiting question goes first."""
 READ = 30
 """Passages that may be read for their sentences, at least."""
 PAGE = 8
@@ -70,27 +67,12 @@ class Notepad:
         """Number of passages that can be found."""
         return len(self._index.table.ids)
 
-    def prepare(self, text: str) -> Generator[tuple[int, int], None, list[NewPassage]]:
+    def prepare(self, text: str, *, heading: str = "") -> Generator[tuple[int, int], None, list[NewPassage]]:
         """Cut a text into passages, count their terms and embed them: what `TenantLedger.append` takes.
 
         Yields `(done, total)` passages between steps; the total is an estimate until all is cut.
         """
-        spans: list[tuple[int, int]] = []
-        for span in cut(text, self._embedder):
-            spans.append(span)
-            if len(spans) % 256 == 0:
-                yield 0, len(spans) * len(text) // span[1]
-        prepared: list[NewPassage] = []
-        for first in range(0, len(spans), BATCH):
-            yield first, len(spans)
-            batch = [(start, end, text[start:end]) for start, end in spans[first : first + BATCH]]
-            vectors = self._embedder.embed([body for _, _, body in batch]).astype(np.float16)
-            prepared.extend(
-                NewPassage(start, end, count_terms(body), vector.tobytes())
-                for (start, end, body), vector in zip(batch, vectors, strict=True)
-            )
-        yield len(spans), len(spans)
-        return prepared
+        return (yield from prepare(text, self._embedder, heading=heading))
 
     def refresh(self) -> None:
         """Bring the index up to the ledger: cheap after appends, a rebuild after anything else."""
@@ -137,11 +119,13 @@ class Notepad:
             raise InvalidInputError(f"limit={limit} is less than 1.")
         matches = compile_filter(where) if where else None
         weights, codes = query_terms(query)
-        asked = Query(weights, codes, self._embedder.embed([query])[0])
+        vectors, words = late.embed(self._embedder, [query])
+        asked = Query(weights, codes, vectors[0], words[0] if words else None)
         stored = self._ledger.postings(list(weights))
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
-            ranking = rank(self._index, asked, stored, max(READ, 2 * limit), allowed=allowed)
+            read = self._ledger.token_vectors
+            ranking = rank(self._index, asked, stored, read, max(READ, 2 * limit), allowed=allowed)
         hits = self._read(ranking, limit)
         return [
             Passage(
@@ -200,7 +184,9 @@ class Notepad:
         new = [row for row in rows if row.id not in self._index.table.numbers]
         if not new:
             return
-        documents = [LiveMetadata(row.id, row.metadata, row.observed_at, row.ingested_at) for row in new]
+        documents = [
+            LiveMetadata(r.id, r.metadata, r.observed_at, r.ingested_at, r.stream, r.sequence, r.origin) for r in new
+        ]
         passages = self._ledger.passage_vectors([row.id for row in new])
         with self._lock.write():
             self._index.extend(documents, passages)

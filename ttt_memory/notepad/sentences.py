@@ -16,9 +16,9 @@ MAX_CHARACTERS = 2_000
 _WRAP_MIN, _WRAP_MAX = 60, 100
 _LINE = re.compile(r"[^\n\r]+")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？｡]+[」』”’]*")
-_MARKER = re.compile(  # bullets, numbers, dates and times, log levels, "Speaker:" and code open a line of their own
+_MARKER = re.compile(  # bullets, numbers, times, log levels, "Speaker:", JSON's keys and code open a line of their own
     r"\s*(?:[-*+•>#|=~\[]|\d{1,3}[.)]\s|\(?\d{4}-\d\d|\d{1,2}:\d\d|(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL)\b"
-    r"|[\w.@-]{1,32}(?: [\w.@-]{1,32}){0,2}:\s|\S*[{}();=]\s*$)"
+    r"|[\w.@-]{1,32}(?: [\w.@-]{1,32}){0,2}:\s|[\"'][^\"'\n]{1,100}[\"']\s*:|\S*[{}();=]\s*$)"
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Gen|Col|Capt|Lt|Sgt|Rev|Hon|Gov|Sen|Rep|Mt|vs|cf|etc|approx|ca|al|No|Nos"

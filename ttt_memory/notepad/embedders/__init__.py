@@ -13,17 +13,23 @@ import numpy as np
 
 from ttt_memory.errors import InvalidInputError
 
-__all__ = ["DEFAULT_EMBEDDER", "Embedder", "load_embedder"]
+__all__ = ["DEFAULT_EMBEDDER", "EMBEDDERS", "Embedder", "is_remote", "load_embedder", "resolve"]
 
 DEFAULT_EMBEDDER = "minilm"
+EMBEDDERS = ("minilm", "hash")
+"""Names that `load_embedder` knows."""
 
 
 class Embedder(Protocol):
-    """What the notepad needs of an embedder. Instances are immutable and may be shared between threads."""
+    """What the notepad needs of an embedder. Instances are immutable and may be shared between threads.
+
+    One that waits for a network instead of computing may say `remote = True`: it is then called in the caller's thread,
+    and not on the lane where local models take turns.
+    """
 
     @property
     def name(self) -> str:
-        """Name for `load_embedder`."""
+        """Short name without white space, for messages; of the built-in ones also for `load_embedder`."""
 
     @property
     def dimensions(self) -> int:
@@ -65,6 +71,34 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER) -> Embedder:
         if spec not in _loaded:
             _loaded[spec] = _load(spec)
         return _loaded[spec]
+
+
+def resolve(embedder: str | Embedder) -> Embedder:
+    """An embedder by name, or the one given, checked to be one.
+
+    Raises:
+        InvalidInputError: it lacks a part of the `Embedder` protocol, or has a name or fingerprint with white space.
+        ModelNotFoundError: as `load_embedder`.
+    """
+    if isinstance(embedder, str):
+        return load_embedder(embedder)
+    parts = ("name", "dimensions", "fingerprint", "max_tokens", "count_tokens", "token_spans", "embed")
+    missing = [part for part in parts if not hasattr(embedder, part)]
+    if missing:
+        raise InvalidInputError(
+            f"{type(embedder).__name__} is not an embedder.",
+            why=f"it has no {', '.join(missing)}",
+            fix="See ttt_memory.Embedder, or name one: " + ", ".join(EMBEDDERS),
+        )
+    for value in (embedder.name, embedder.fingerprint):
+        if not value or value.split() != [value]:
+            raise InvalidInputError(f"An embedder's name and fingerprint must be one word each, not {value!r}.")
+    return embedder
+
+
+def is_remote(embedder: Embedder) -> bool:
+    """Whether it waits for a network instead of computing here."""
+    return bool(getattr(embedder, "remote", False))
 
 
 def _load(spec: str) -> Embedder:

@@ -7,6 +7,7 @@ vector must not depend on what else is embedded with it (another tenant's text, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from ttt_memory.artifacts import ARTIFACTS
 from ttt_memory.errors import ModelFormatError, ModelNotFoundError
 from ttt_memory.notepad.embedders.wordpiece import WordPiece
+from ttt_memory.notepad.late import Tokens
 
 _LAYERS, _HEADS, _WIDTH = 6, 12, 384
 _EPS = 1e-12
@@ -101,7 +103,39 @@ class MiniLM:
                     row[:] = self._vector([self._begin, *ids, self._end]).numpy()
         return vectors
 
+    def embed_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, list[Tokens]]:
+        """What `embed` returns, and for each text its tokens with unit vectors fp32 [T, 128], from the same pass.
+
+        The vectors are the last layer's states on their 128 principal directions, found on public-domain books by
+        `benchmarks/fit_token_projection.py`.
+        """
+        vectors = np.zeros((len(texts), _WIDTH), np.float32)
+        tokens: list[Tokens] = []
+        with torch.inference_mode():
+            for row, text in zip(vectors, texts, strict=True):
+                found = self._wordpiece.tokenize(text)[:_MAX_TOKENS]
+                x = self._states([self._begin, *(token for token, _, _ in found), self._end])
+                if found:
+                    row[:] = F.normalize(x.mean(0), dim=0).numpy()
+                small = F.normalize(x[1:-1] @ self._projection, dim=1).numpy()
+                tokens.append(Tokens([(start, end) for _, start, end in found], small))
+        return vectors, tokens
+
+    def states(self, text: str) -> Tensor:
+        """The last layer's states of a text's tokens, fp32 [T, 384]; of the first 254."""
+        with torch.inference_mode():
+            ids = [token for token, _, _ in self._wordpiece.tokenize(text)[:_MAX_TOKENS]]
+            return self._states([self._begin, *ids, self._end])[1:-1]
+
+    @cached_property
+    def _projection(self) -> Tensor:
+        return load_file(Path(__file__).with_name("minilm_projection.safetensors"))["projection"].float()
+
     def _vector(self, ids: list[int]) -> Tensor:
+        return F.normalize(self._states(ids).mean(0), dim=0)
+
+    def _states(self, ids: list[int]) -> Tensor:
+        """States of the last layer, fp32 [T, 384]."""
         words, positions = self._embeddings
         length = len(ids)
         padded = ids + [self._end] * (-length % _LENGTH_STEP)
@@ -110,7 +144,7 @@ class MiniLM:
         x = F.layer_norm(x, (_WIDTH,), *self._embedding_norm, _EPS)
         for layer in self._layers:
             x = layer(x, known)
-        return F.normalize(x[:length].mean(0), dim=0)
+        return x[:length]
 
 
 class _Layer:

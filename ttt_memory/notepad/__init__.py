@@ -1,0 +1,1 @@
+"""The notepad: passages with exact offsets, embedders, lexical and dense recall, and one ranking of both."""
