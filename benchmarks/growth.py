@@ -24,7 +24,7 @@ import texts
 
 from ttt_memory import CompressedMemory, Sampling
 from ttt_memory.model.registry import load_model
-from ttt_memory.types import Answerer, Mode
+from ttt_memory.types import AnswererName, Mode
 
 FULL: dict[str, Any] = {
     "stops": [1_024, 4_096, 16_384, 65_536],
@@ -41,7 +41,7 @@ QUESTIONS = (
     "What happens to a logger whose level is not set?",
     "Which rounding modes are there?",
 )
-ASKS: tuple[tuple[str, Mode, Answerer], ...] = (
+ASKS: tuple[tuple[str, Mode, AnswererName], ...] = (
     ("hybrid", "hybrid", "extract"),
     ("notepad", "notepad", "extract"),
     ("hybrid, written", "hybrid", "generate"),
@@ -126,7 +126,7 @@ def _documents(settings: dict[str, Any]) -> list[str]:
     return found
 
 
-def _ask(memory: CompressedMemory, mode: Mode, answerer: Answerer, settings: dict[str, Any]) -> dict[str, float]:
+def _ask(memory: CompressedMemory, mode: Mode, answerer: AnswererName, settings: dict[str, Any]) -> dict[str, float]:
     """Median seconds until the first piece of text and until the whole Answer, over questions and repeats."""
     sampling = Sampling(max_tokens=settings["generated"], repetition_penalty=1.1)
     first, whole = [], []

@@ -8,7 +8,7 @@ from ttt_memory import CompressedMemory, errors
 
 VERBS = {
     "open", "close", "ingest", "ask", "search", "score", "estimate", "documents", "get", "forget", "snapshot",
-    "snapshots", "restore", "fork", "export", "import_", "rederive", "stats", "verify", "gc", "tenant",
+    "snapshots", "restore", "fork", "export", "import_", "rederive", "reindex", "stats", "verify", "gc", "tenant",
 }  # fmt: skip
 
 

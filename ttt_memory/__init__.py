@@ -19,17 +19,22 @@ from ttt_memory.errors import TTTMemoryError
 
 if TYPE_CHECKING:
     from ttt_memory.aio import AsyncCompressedMemory
+    from ttt_memory.answerers.protocol import Answerer
     from ttt_memory.memory import CompressedMemory
     from ttt_memory.model.generate import Sampling
+    from ttt_memory.notepad.embedders import Embedder
     from ttt_memory.types import (
         Answer,
         Citation,
+        Claim,
         Document,
         DocumentInfo,
         Estimate,
         ForgetReport,
+        Message,
         Passage,
         Progress,
+        Prompt,
         Receipt,
         Snapshot,
         Stats,
@@ -39,27 +44,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answerer": "ttt_memory.answerers.protocol",
     "AsyncCompressedMemory": "ttt_memory.aio",
     "CompressedMemory": "ttt_memory.memory",
+    "Embedder": "ttt_memory.notepad.embedders",
     "Sampling": "ttt_memory.model.generate",
     **dict.fromkeys(
-        """Answer Citation Document DocumentInfo Estimate ForgetReport Passage Progress Receipt Snapshot Stats
-        VerifyReport""".split(),
+        """Answer Citation Claim Document DocumentInfo Estimate ForgetReport Message Passage Progress Prompt Receipt
+        Snapshot Stats VerifyReport""".split(),
         "ttt_memory.types",
     ),
 }
 
 __all__ = [
     "Answer",
+    "Answerer",
     "AsyncCompressedMemory",
     "Citation",
+    "Claim",
     "CompressedMemory",
     "Document",
     "DocumentInfo",
+    "Embedder",
     "Estimate",
     "ForgetReport",
+    "Message",
     "Passage",
     "Progress",
+    "Prompt",
     "Receipt",
     "Sampling",
     "Snapshot",

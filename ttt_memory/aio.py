@@ -15,11 +15,13 @@ from ttt_memory.memory import CompressedMemory
 from ttt_memory.worker_threads import in_event_loop, in_thread, readers, writers
 
 if TYPE_CHECKING:
+    from ttt_memory.answerers.protocol import Answerer
     from ttt_memory.asking import AnswerStream
     from ttt_memory.model.generate import Sampling
+    from ttt_memory.notepad.embedders import Embedder
     from ttt_memory.types import (
         Answer,
-        Answerer,
+        AnswererName,
         Document,
         DocumentInfo,
         Estimate,
@@ -101,10 +103,11 @@ class AsyncCompressedMemory:
         *,
         tenant: str = "default",
         model: str | Path | None = None,
-        embedder: str | None = None,
+        embedder: str | Embedder | None = None,
         on_conflict: Literal["wait", "raise"] = "wait",
         replay: bool = True,
         rederive: bool = False,
+        reindex: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Self:
         """Open a memory; see `CompressedMemory.open`."""
@@ -117,6 +120,7 @@ class AsyncCompressedMemory:
             on_conflict=on_conflict,
             replay=replay,
             rederive=rederive,
+            reindex=reindex,
             progress=in_event_loop(progress),
         )
         return cls(await in_thread(opened, limiter=writers(), discard=CompressedMemory.close))
@@ -197,8 +201,9 @@ class AsyncCompressedMemory:
         limit: int = ...,
         where: Where | None = ...,
         as_of: datetime | None = ...,
-        answerer: Answerer = ...,
+        answerer: AnswererName | Answerer = ...,
         sampling: Sampling | None = ...,
+        explain: bool = ...,
     ) -> Answer: ...
     @overload
     async def ask(
@@ -210,8 +215,9 @@ class AsyncCompressedMemory:
         limit: int = ...,
         where: Where | None = ...,
         as_of: datetime | None = ...,
-        answerer: Answerer = ...,
+        answerer: AnswererName | Answerer = ...,
         sampling: Sampling | None = ...,
+        explain: bool = ...,
     ) -> AsyncAnswerStream: ...
     async def ask(
         self,
@@ -222,8 +228,9 @@ class AsyncCompressedMemory:
         limit: int = 5,
         where: Where | None = None,
         as_of: datetime | None = None,
-        answerer: Answerer = "extract",
+        answerer: AnswererName | Answerer = "extract",
         sampling: Sampling | None = None,
+        explain: bool = False,
     ) -> Answer | AsyncAnswerStream:
         """Answer from this memory; see `CompressedMemory.ask`. With `stream`, an async iterator of pieces."""
         pieces = await self._read(
@@ -236,6 +243,7 @@ class AsyncCompressedMemory:
                 as_of=as_of,
                 answerer=answerer,
                 sampling=sampling,
+                explain=explain,
             )
         )
         return AsyncAnswerStream(pieces) if stream else await self._read(lambda: pieces.answer)
@@ -305,6 +313,15 @@ class AsyncCompressedMemory:
         """Relearn everything from the ledger, with another model where one is given."""
         return await self._write(partial(self._memory.rederive, model, progress=in_event_loop(progress)))
 
+    async def reindex(
+        self, embedder: str | Embedder | None = None, *, progress: ProgressCallback | None = None
+    ) -> Stats:
+        """Cut and embed every passage anew; see `CompressedMemory.reindex`.
+
+        Cancelled, the old index is as it was, or the new one is in its place.
+        """
+        return await self._write(partial(self._memory.reindex, embedder, progress=in_event_loop(progress)))
+
     # ------------------------------------------------------------------ knowing what there is
 
     async def estimate(
@@ -340,10 +357,13 @@ class AsyncCompressedMemory:
         url: str | None = None,
         *,
         tenant: str | None = None,
+        embedder: str | Embedder | None = None,
         progress: ProgressCallback | None = None,
     ) -> Self:
         """Open an exported memory as a new tenant of a store; see `CompressedMemory.import_`."""
-        imported = partial(CompressedMemory.import_, path, url, tenant=tenant, progress=in_event_loop(progress))
+        imported = partial(
+            CompressedMemory.import_, path, url, tenant=tenant, embedder=embedder, progress=in_event_loop(progress)
+        )
         return cls(await in_thread(imported, limiter=writers(), discard=CompressedMemory.close))
 
     # ------------------------------------------------------------------ helpers

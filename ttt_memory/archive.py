@@ -26,6 +26,7 @@ from ttt_memory.types import Document, Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from ttt_memory.handle import Handle
+    from ttt_memory.notepad.embedders import Embedder
 
 FORMAT = 1
 _MAX_MANIFEST = 64 << 20
@@ -50,7 +51,9 @@ def export(handle: Handle, tenant: str, path: Path, progress: ProgressCallback |
     return path
 
 
-def import_(path: Path, url: str, tenant: str | None, progress: ProgressCallback | None) -> str:
+def import_(
+    path: Path, url: str, tenant: str | None, embedder: str | Embedder | None, progress: ProgressCallback | None
+) -> str:
     """Read an archive into a tenant that has no documents. Returns the tenant's name."""
     from ttt_memory.handle import open_handle
 
@@ -58,7 +61,7 @@ def import_(path: Path, url: str, tenant: str | None, progress: ProgressCallback
         with zipfile.ZipFile(path) as archive:
             manifest = _checked(archive)
             name = tenant or str(manifest["tenant"])
-            model, embedder = manifest["model"], str(manifest["embedder"])
+            model, embedder = manifest["model"], embedder or str(manifest["embedder"])
             handle = open_handle(url, name, model=model["spec"], embedder=embedder, wait=True, rederive=False)
             try:
                 if handle.tenant.counts().documents or handle.tenant.counts().detached:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ttt_memory.answerers import generate
 from ttt_memory.answerers.extract import extract
+from ttt_memory.answerers.protocol import Answerer
+from ttt_memory.answering import closed_book, from_answerer, from_local_model
 from ttt_memory.errors import InvalidInputError, RelearningError
-from ttt_memory.notepad.terms import count_terms
-from ttt_memory.types import Answer, Answerer, Citation, Contributions, Mode, Passage
+from ttt_memory.types import Answer, AnswererName, Contributions, Mode, Passage, Prompt
 
 if TYPE_CHECKING:
     from ttt_memory.handle import Handle
@@ -58,11 +57,12 @@ class Question:
 
     text: str
     mode: Mode
-    answerer: Answerer
+    answerer: AnswererName | Answerer
     limit: int
     where: dict[str, Any] | None
     as_of: datetime | None
     sampling: Sampling | None
+    explain: bool = False
     timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,8 +70,23 @@ class Question:
             raise InvalidInputError("The question is empty.")
         if self.mode not in ("hybrid", "weights", "notepad"):
             raise InvalidInputError(f"Unknown mode {self.mode!r}.", fix='Use "hybrid", "weights" or "notepad".')
-        if self.answerer not in ("extract", "generate"):
-            raise InvalidInputError(f"Unknown answerer {self.answerer!r}.", fix='Use "extract" or "generate".')
+        if isinstance(self.answerer, str):
+            if self.answerer not in ("extract", "generate"):
+                raise InvalidInputError(
+                    f"Unknown answerer {self.answerer!r}.", fix='Use "extract", "generate" or an Answerer object.'
+                )
+        elif not isinstance(self.answerer, Answerer):
+            raise InvalidInputError(
+                f"{type(self.answerer).__name__} is not an answerer.",
+                why="it lacks one of name, passages, prompt and answer",
+                fix="See ttt_memory.Answerer.",
+            )
+        elif self.mode == "weights":
+            raise InvalidInputError(
+                f"{self.answerer.name} cannot answer from the fast weights.",
+                why="only the local model can read them",
+                fix='Leave answerer= away, or use mode="hybrid".',
+            )
         if self.limit < 1:
             raise InvalidInputError(f"limit={self.limit} is less than 1.")
 
@@ -81,6 +96,7 @@ def ask(handle: Handle, question: Question) -> Generator[str, None, Answer]:
 
     Raises:
         RelearningError: `mode="weights"` while the weights are rebuilt after `forget`.
+        EndpointError: from an answerer behind a network.
     """
     head = handle.sync()
     clean = handle.clean(head)
@@ -92,19 +108,21 @@ def ask(handle: Handle, question: Question) -> Generator[str, None, Answer]:
                 why="a document was forgotten and they are being rebuilt without it",
                 fix='Ask with mode="notepad", or again when stats().relearning is False.',
             )
-        return (yield from _generated(handle, question, [], published.weights, published.through.position))
+        return (yield from closed_book(handle, question, published))
     hits = _search(handle, question)
-    notes = (_RELEARNING,) if question.mode == "hybrid" and not clean else ()
+    through, notes = published.through.position, (_RELEARNING,) if question.mode == "hybrid" and not clean else ()
     if question.answerer == "generate":
         weights = published.weights if question.mode == "hybrid" and clean else None
-        return (yield from _generated(handle, question, hits, weights, published.through.position, notes))
-    return (yield from _extracted(handle, question, hits, published.through.position, notes))
+        return (yield from from_local_model(handle, question, hits, weights, through, notes))
+    if question.answerer == "extract" or not hits:
+        return (yield from _extracted(handle, question, hits, through, notes))
+    return (yield from from_answerer(handle, question, hits, through, notes))
 
 
 def _search(handle: Handle, question: Question) -> list[Passage]:
     started = time.perf_counter()
-    limit = max(question.limit, _CANDIDATES)
-    hits = handle.notepad.search(question.text, limit=limit, where=question.where, as_of=question.as_of)
+    limit = max(question.limit, _CANDIDATES if isinstance(question.answerer, str) else question.answerer.passages)
+    hits = handle.search(question.text, limit=limit, where=question.where, as_of=question.as_of)
     question.timings["search"] = time.perf_counter() - started
     return hits
 
@@ -116,6 +134,7 @@ def _extracted(
     found = extract(question.text, hits, handle.embedder)
     question.timings["answer"] = time.perf_counter() - started
     yield found.text
+    prompt = Prompt(answerer="extract", passages=tuple(hits), considered=found.considered, signals=found.signals)
     return Answer(
         text=found.text,
         citations=found.citations[: question.limit],
@@ -126,55 +145,5 @@ def _extracted(
         learned_through=through,
         timings=question.timings,
         notes=notes,
+        prompt=prompt if question.explain else None,
     )
-
-
-def _generated(
-    handle: Handle,
-    question: Question,
-    hits: list[Passage],
-    weights: Any,
-    through: int,
-    notes: tuple[str, ...] = (),
-) -> Generator[str, None, Answer]:
-    lane, model, text = handle.learner.lane, handle.model, question.text
-    started = time.perf_counter()
-    sampling = question.sampling or generate.DEFAULT_SAMPLING
-    pieces: list[str] = []
-    for piece in lane.stream(generate.answer(model, weights, text, hits, sampling)):
-        question.timings.setdefault("first_token", time.perf_counter() - started)
-        pieces.append(piece)
-        yield piece
-    written = "".join(pieces)
-    question.timings["answer"] = time.perf_counter() - started
-
-    def likelihood(state: Any, passages: list[Passage]) -> float:
-        return lane.run(generate.likelihood(model, state, text, passages, written)) if written.strip() else -math.inf
-
-    both = likelihood(weights, hits)
-    if hits and weights is not None:
-        notepad, learned = generate.shares(both, likelihood(None, hits), likelihood(weights, []))
-    else:
-        notepad, learned = float(bool(hits)), float(weights is not None and through > 0)
-    question.timings["attribution"] = time.perf_counter() - started - question.timings["answer"]
-    citations = tuple(
-        Citation(document_id=p.document_id, start=p.start, end=p.end, text=p.text, score=p.score) for p in hits
-    )
-    return Answer(
-        text=written.strip(),
-        citations=citations[: question.limit],
-        mode=question.mode,
-        grounded=bool(hits) and _quoted(written, hits),
-        confidence=math.exp(both),
-        contributions=Contributions(notepad=notepad, weights=learned),
-        learned_through=through,
-        timings=question.timings,
-        notes=notes,
-    )
-
-
-def _quoted(written: str, hits: list[Passage]) -> bool:
-    """Whether every word of a written answer stands in the passages it was given: a strict, cheap check."""
-    read = {term for hit in hits for term in count_terms(hit.text)}
-    said = count_terms(written).keys()
-    return bool(said) and said <= read

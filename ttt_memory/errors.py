@@ -17,6 +17,10 @@
     │   ├── ModelFormatError                  a weights file cannot be read or does not fit
     │   ├── ModelMismatchError                the memory was written with another model
     │   └── DownloadError                     fetching weights failed
+    ├── EndpointError                         a model behind a network endpoint gave no answer
+    │   ├── EndpointAuthError                 it refused the key
+    │   ├── EndpointUnavailableError          it cannot be reached, is too busy, failed or took too long
+    │   └── EndpointReplyError                what it sent cannot be used, or broke off
     ├── StoreError
     │   ├── CorruptionError                   stored bytes are not what was written
     │   ├── StoreVersionError                 the store was written by a newer release
@@ -112,6 +116,22 @@ class ModelMismatchError(ModelError):
 
 class DownloadError(ModelError):
     """Fetching weights failed or their checksum is wrong."""
+
+
+class EndpointError(TTTMemoryError):
+    """A model behind a network endpoint (an answerer or embedder) gave no answer. Never carries the key."""
+
+
+class EndpointAuthError(EndpointError):
+    """The endpoint refused the key, or wants one."""
+
+
+class EndpointUnavailableError(EndpointError):
+    """The endpoint cannot be reached, is too busy, failed or took too long, also when tried again."""
+
+
+class EndpointReplyError(EndpointError):
+    """What the endpoint sent cannot be used, or broke off."""
 
 
 class StoreError(TTTMemoryError):

@@ -19,6 +19,8 @@ _PASSAGE_TOKENS = 188
 """Tokens a passage holds on average: 71,602 SmolLM2 tokens of a validation book made 380 passages."""
 _PASSAGE_BYTES = 4_328
 """Bytes those passages each added to a SQLite store besides the text: vector, postings and their indexes."""
+_TOKEN_BYTES = 9_620
+"""Bytes of token vectors each of them has, where the embedder gives any."""
 
 
 def of_ingest(handle: Handle, documents: Iterable[Document]) -> Estimate:
@@ -30,7 +32,8 @@ def of_ingest(handle: Handle, documents: Iterable[Document]) -> Estimate:
         size += len(document.text.encode())
     passages = -(-tokens // _PASSAGE_TOKENS)
     seconds = tokens * _seconds_per_token(handle) + passages * _seconds_per_passage(handle)
-    return Estimate(documents=count, tokens=tokens, seconds=seconds, bytes=size + passages * _PASSAGE_BYTES)
+    size += passages * (_PASSAGE_BYTES + _TOKEN_BYTES * hasattr(handle.embedder, "embed_tokens"))
+    return Estimate(documents=count, tokens=tokens, seconds=seconds, bytes=size)
 
 
 def of_forget(handle: Handle, ids: Sequence[str]) -> Estimate:

@@ -7,19 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError, TenantNotFoundError
-from ttt_memory.lane import check_interrupt, embedding_lane
+from ttt_memory.lane import Lane, check_interrupt, embedding_lane
 from ttt_memory.learner import Learner
 from ttt_memory.ledger.ledger import Ledger
 from ttt_memory.model.registry import DEFAULT_MODEL, load_model
-from ttt_memory.notepad.embedders import load_embedder
+from ttt_memory.notepad.embedders import DEFAULT_EMBEDDER, EMBEDDERS, is_remote, resolve
 from ttt_memory.notepad.notepad import Notepad
 from ttt_memory.notepad.terms import TERMS_VERSION
+from ttt_memory.reindexing import switch
 from ttt_memory.settings import Settings
 from ttt_memory.states import Published, StateCache
-from ttt_memory.types import ProgressCallback
+from ttt_memory.types import Passage, ProgressCallback
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,15 +44,27 @@ class LaneEmbedder:
         self.name, self.fingerprint = embedder.name, embedder.fingerprint
         self.dimensions, self.max_tokens = embedder.dimensions, embedder.max_tokens
         self.count_tokens, self.token_spans = embedder.count_tokens, embedder.token_spans
+        if read := getattr(embedder, "embed_tokens", None):
+            self.embed_tokens = lambda texts: self._run(read, texts)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [N, dimensions]; see `Embedder.embed`."""
+        return self._run(self._embedder.embed, texts)
 
-        def job() -> Generator[None, None, NDArray[np.float32]]:
-            return self._embedder.embed(texts)
+    def _run(self, call: Callable[[Sequence[str]], R], texts: Sequence[str]) -> R:
+        def job() -> Generator[None, None, R]:
+            return call(texts)
             yield  # makes this a generator: the job has no step but its end
 
         return self._lane.run(job())
+
+
+class Index(NamedTuple):
+    """A notepad, the embedder it was made with, and the name the tenant has for the two: replaced together."""
+
+    notepad: Notepad
+    embedder: Embedder
+    pin: str
 
 
 class SharedLedger:
@@ -79,21 +92,60 @@ class SharedLedger:
 class Handle:
     """The parts of an open memory and the rules by which they follow the ledger.
 
-    Writers hold `writing()`. Readers take `published` and the notepad as they are, after `sync()`.
+    Writers hold `writing()`. Readers take `published` and the notepad as they are, after `sync()`. The base model is
+    loaded by the first use of `learner`, `model` or `published`: finding passages needs none of them.
     """
 
     def __init__(
-        self, ledger: SharedLedger, tenant: TenantLedger, model: LoadedModel, embedder: Embedder, *, wait: bool
+        self,
+        ledger: SharedLedger,
+        tenant: TenantLedger,
+        model: LoadedModel | None,
+        embedder: Embedder,
+        *,
+        wait: bool,
     ) -> None:
         self._epoch, self._version = -1, -1  # followed below
         self._shared = ledger.take()
         self.ledger = ledger.ledger
-        self.tenant, self.model, self.embedder, self.wait = tenant, model, embedder, wait
-        self.notepad = Notepad(tenant, embedder)
-        self.learner = self._new_learner()
+        self.tenant, self.wait = tenant, wait
+        self._model = model  # None: the tenant's own, loaded with its first use
+        self._learner = self._new_learner() if model else None
+        self._index = Index(Notepad(tenant, embedder), embedder, index_pin(embedder))
         self._lock = threading.RLock()
         self._closed = False
         self._follow(tenant.head())
+
+    @property
+    def notepad(self) -> Notepad:
+        """The exact memory."""
+        return self._index.notepad
+
+    @property
+    def embedder(self) -> Embedder:
+        """What the notepad was made with."""
+        return self._index.embedder
+
+    @property
+    def learner(self) -> Learner:
+        """What folds this tenant's documents into its fast weights."""
+        if self._learner is None:
+            with self._lock:
+                if self._learner is None:
+                    learner = self._new_learner()
+                    learner.load(self.tenant.head())
+                    self._learner = learner
+        return self._learner
+
+    @property
+    def model(self) -> LoadedModel:
+        """The base model."""
+        return self.learner.model
+
+    @property
+    def model_name(self) -> str:
+        """Its name, whether it is loaded or not."""
+        return self._learner.model.name if self._learner else str((self.tenant.head().model or {})["name"])
 
     @property
     def published(self) -> Published:
@@ -164,16 +216,36 @@ class Handle:
         """After a rewrite of the ledger (forget, restore): drop what is derived and load it anew."""
         self._follow(self.tenant.head())
 
-    def adopt(self, model: LoadedModel, spec: str | Path) -> None:
-        """Change to another model: the ledger forgets every state, and everything is to be relearned."""
-        self.tenant.begin_rederive(model_pin(model, spec))
-        self.model = model
-        self.learner = self._new_learner()
+    def search(self, query: str, **options: Any) -> list[Passage]:
+        """Passages of the notepad, also while the index is exchanged; see `Notepad.search`."""
+        while True:
+            index = self._index
+            hits = index.notepad.search(query, **options)
+            if self.tenant.head().embedder == index.pin:
+                return hits
+            with self._lock:  # exchanged meanwhile: by this handle, which has a new one at once, or by another process
+                self._follow(self.tenant.head())
+
+    def reindex(self, embedder: Embedder, progress: ProgressCallback | None) -> None:
+        """Cut and embed every passage anew, then change over to the new index. Needs `writing()`."""
+        new = on_lane(embedder)
+        pin = index_pin(new)
+        switch(self.tenant, new, pin, Lane(1), progress, wait=self.wait)
+        self._index = Index(Notepad(self.tenant, new), new, pin)
+        self._follow(self.tenant.head())
+
+    def adopt(self, model: LoadedModel, spec: str | Path | None) -> None:
+        """Change to a model, opened from `spec` (None: as the present one): everything is to be relearned."""
+        kept = self.tenant.head().model
+        self.tenant.begin_rederive(model_pin(model, spec or (kept["spec"] if kept else None)))
+        self._model = model
+        self._learner = self._new_learner()
         self.reload()
 
     def _new_learner(self) -> Learner:
         tokens = Settings.from_env().checkpoint_tokens
-        return Learner(self.tenant, self.model, checkpoint_tokens=tokens, cache=_states)
+        model = self._model or _open_model(self.tenant, None, rederive=False)
+        return Learner(self.tenant, model, checkpoint_tokens=tokens, cache=_states)
 
     def check_open(self) -> None:
         """Raise ClosedError once `close` was called."""
@@ -188,8 +260,8 @@ class Handle:
             try:
                 # Rewritten by another process, or dropped: then there is nothing to keep.
                 with contextlib.suppress(ConflictError, TenantNotFoundError):
-                    if self.clean(self.tenant.head()):
-                        self.learner.close()
+                    if self._learner and self.clean(self.tenant.head()):
+                        self._learner.close()
             finally:
                 self._closed = True
                 self._shared.drop()
@@ -199,8 +271,11 @@ class Handle:
         return Handle(self._shared, tenant, self.model, self.embedder, wait=self.wait)
 
     def _follow(self, head: Head) -> None:
+        if head.embedder != self._index.pin:
+            raise _other_embedder(head.embedder or "nothing", self._index.pin)
         if head.epoch != self._epoch:
-            self.learner.load(head)
+            if self._learner:
+                self._learner.load(head)
             self.notepad.refresh()
         elif head.version != self._version:
             self.notepad.refresh()
@@ -208,9 +283,20 @@ class Handle:
 
 
 def open_handle(
-    url: str, tenant: str, *, model: str | Path | None, embedder: str | None, wait: bool, rederive: bool
+    url: str,
+    tenant: str,
+    *,
+    model: str | Path | None,
+    embedder: str | Embedder | None,
+    wait: bool,
+    rederive: bool,
+    reindex: bool = False,
+    lazy: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> Handle:
     """Open a store and a tenant in it, with the model and embedder that the tenant is pinned to.
+
+    With `lazy`, a tenant that has a model gets it loaded, and checked, by the first verb that needs it.
 
     Raises:
         ModelMismatchError: the model or embedder on this machine is not the one the memory was written with.
@@ -222,33 +308,41 @@ def open_handle(
         rows = ledger.tenant(tenant)
         head = rows.head()
         pin = head.model
-        loaded = load_model(model or (pin["spec"] if pin else DEFAULT_MODEL))
-        if pin is None:
-            rows.pin_model(model_pin(loaded, model))
-        elif pin["fingerprint"] != loaded.fingerprint:
-            if not rederive:
-                raise ModelMismatchError(
-                    f"This memory was learned with the model {pin['name']!r}, not with {loaded.name!r} as it is here.",
-                    why=f"fingerprint {pin['fingerprint'][:12]} is not {loaded.fingerprint[:12]}",
-                    fix="Open it without model=, or relearn it: CompressedMemory.open(..., model=..., rederive=True), "
-                    "or memory.rederive(model=...) on a handle that is open.",
-                    pinned=pin,
-                    fingerprint=loaded.fingerprint,
-                )
-            rows.begin_rederive(model_pin(loaded, model))
-        embed = load_embedder(embedder or _pinned_embedder(head) or ("hash" if loaded.name == "tiny" else "minilm"))
+        deferred = lazy and pin is not None and not rederive and model in (None, pin["spec"])
+        loaded = None if deferred else _open_model(rows, model, rederive=rederive)
+        name = loaded.name if loaded else (pin or {})["name"]
+        embed = _embedder(embedder, head.embedder, "hash" if name == "tiny" else DEFAULT_EMBEDDER)
+        index = index_pin(embed)
         if head.embedder is None:
-            rows.pin_embedder(_index_pin(embed))
-        elif head.embedder != _index_pin(embed):
-            raise ModelMismatchError(
-                f"This memory's passages were embedded by {_pinned_embedder(head)!r}, not by {embed.name!r}.",
-                why=f"vectors and terms of {head.embedder!r} cannot be compared with those of {_index_pin(embed)!r}",
-                fix=f"Open it with embedder={_pinned_embedder(head)!r}.",
-            )
-        return Handle(SharedLedger(ledger), rows, loaded, LaneEmbedder(embed), wait=wait)
+            rows.pin_embedder(index)
+        elif head.embedder != index:
+            if not reindex:
+                raise _other_embedder(head.embedder, index)
+            switch(rows, embed, index, Lane(1), progress, wait=wait)
+        return Handle(SharedLedger(ledger), rows, loaded, embed, wait=wait)
     except BaseException:
         ledger.close()
         raise
+
+
+def _open_model(rows: TenantLedger, model: str | Path | None, *, rederive: bool) -> LoadedModel:
+    """The model that was given, else the tenant's own, else the default; the tenant keeps the first one it has."""
+    pin = rows.head().model
+    loaded = load_model(model or (pin["spec"] if pin else DEFAULT_MODEL))
+    if pin is None:
+        rows.pin_model(model_pin(loaded, model))
+    elif pin["fingerprint"] != loaded.fingerprint:
+        if not rederive:
+            raise ModelMismatchError(
+                f"This memory was learned with the model {pin['name']!r}, not with {loaded.name!r} as it is here.",
+                why=f"fingerprint {pin['fingerprint'][:12]} is not {loaded.fingerprint[:12]}",
+                fix="Open it without model=, or relearn it: CompressedMemory.open(..., model=..., rederive=True), "
+                "or memory.rederive(model=...) on a handle that is open.",
+                pinned=pin,
+                fingerprint=loaded.fingerprint,
+            )
+        rows.begin_rederive(model_pin(loaded, model or pin["spec"]))
+    return loaded
 
 
 def model_pin(model: LoadedModel, spec: str | Path | None) -> dict[str, str]:
@@ -256,10 +350,42 @@ def model_pin(model: LoadedModel, spec: str | Path | None) -> dict[str, str]:
     return {"name": model.name, "spec": str(spec or model.name), "fingerprint": model.fingerprint}
 
 
-def _index_pin(embedder: Embedder) -> str:
+def index_pin(embedder: Embedder) -> str:
     """What a tenant remembers of how its passages were indexed: by meaning, and by words."""
     return f"{embedder.name} {embedder.fingerprint} terms-{TERMS_VERSION}"
 
 
-def _pinned_embedder(head: Head) -> str | None:
-    return head.embedder.split()[0] if head.embedder else None
+def on_lane(embedder: Embedder) -> Embedder:
+    """The embedder as a memory uses it: on its lane, unless it waits for a network instead of computing."""
+    return embedder if is_remote(embedder) or isinstance(embedder, LaneEmbedder) else LaneEmbedder(embedder)
+
+
+def _embedder(given: str | Embedder | None, pinned: str | None, default: str) -> Embedder:
+    """The embedder that was given, else the pinned one, else the default."""
+    name = pinned.split()[0] if pinned else default
+    if given is None and name not in EMBEDDERS:
+        raise ModelMismatchError(
+            f"This memory's passages were embedded by {name!r}, which has to be given.",
+            why="it is not one of the embedders that this package loads by name",
+            fix=f"Open it with embedder=..., or index it anew: {_REINDEX}",
+            pinned=pinned,
+        )
+    return on_lane(resolve(given if given is not None else name))
+
+
+_REINDEX = (
+    'CompressedMemory.open(..., embedder="minilm", reindex=True), memory.reindex(embedder=...) on a handle that is '
+    "open, or `ttt-memory reindex --embedder minilm`."
+)
+
+
+def _other_embedder(pinned: str, present: str) -> ModelMismatchError:
+    name, here = (pin.partition(" ")[0] for pin in (pinned, present))
+    other = f"{here!r}" if here != name else "the same one as it is here"
+    return ModelMismatchError(
+        f"This memory's passages were embedded by {name!r}, not by {other}.",
+        why=f"vectors and terms of {pinned!r} cannot be compared with those of {present!r}",
+        fix=f"Open it with embedder={name!r}, or index it anew: {_REINDEX}",
+        pinned=pinned,
+        embedder=present,
+    )

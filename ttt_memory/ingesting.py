@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ttt_memory.errors import ConflictError
-from ttt_memory.lane import LEARN
 from ttt_memory.learner import folded_text
 from ttt_memory.ledger.records import DocumentRow, Head, NewDocument, NewPassage
+from ttt_memory.notepad.heading import heading
+from ttt_memory.reindexing import embed_passages
 from ttt_memory.types import Document, Progress, ProgressCallback, Receipt
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class _Write:
             if self.progress:
                 self.progress(Progress("embed", step[0], step[1], 0, None))
 
-        steps = self.handle.notepad.prepare(self.document.text)
-        return self.handle.learner.lane.run(steps, priority=LEARN, on_step=on_step)
+        above = heading(self.document.metadata, self.document.observed_at)
+        steps = self.handle.notepad.prepare(self.document.text, heading=above)
+        return embed_passages(steps, self.handle.embedder, self.handle.learner.lane, on_step)
 
 
 def numbered(progress: ProgressCallback | None, number: int) -> ProgressCallback | None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ttt_memory import inputs
+from ttt_memory.answerers.protocol import Answerer
 from ttt_memory.asking import AnswerStream, Question, ask
 from ttt_memory.errors import InvalidInputError, RelearningError
 from ttt_memory.handle import Handle, open_handle
@@ -17,11 +18,12 @@ from ttt_memory.ingesting import ingest, numbered, surprise
 from ttt_memory.ledger.records import DocumentRow, SnapshotRow
 from ttt_memory.model.fold import score, segments
 from ttt_memory.model.registry import load_model
+from ttt_memory.notepad.embedders import Embedder, resolve
 from ttt_memory.notepad.filters import compile_filter
 from ttt_memory.settings import default_url
 from ttt_memory.types import (
     Answer,
-    Answerer,
+    AnswererName,
     Document,
     DocumentInfo,
     Estimate,
@@ -61,10 +63,11 @@ class CompressedMemory:
         *,
         tenant: str = "default",
         model: str | Path | None = None,
-        embedder: str | None = None,
+        embedder: str | Embedder | None = None,
         on_conflict: Literal["wait", "raise"] = "wait",
         replay: bool = True,
         rederive: bool = False,
+        reindex: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Self:
         """Open a memory, creating the store and the tenant where they are new.
@@ -73,11 +76,14 @@ class CompressedMemory:
             url: SQLAlchemy URL of the store; None is a file in the user's data directory.
             tenant: whose memory.
             model: `"smollm2-135m"` (default), `"tiny"`, a folder or a GGUF file; a memory stays with the model it has.
-            embedder: `"minilm"` (default) or `"hash"` (default beside `model="tiny"`).
+            embedder: `"minilm"` (default), `"hash"` (default beside `model="tiny"`) or an `Embedder` of your own; a
+                memory stays with the one it has.
             on_conflict: whether a write that another process overtook waits its turn or raises ConflictError.
-            replay: read what a crash left unread before returning; otherwise the next `ingest` does.
+            replay: read what a crash left unread before returning; otherwise the next `ingest` does, and the base
+                model of a memory that has one is loaded, and checked, by the first verb that needs it.
             rederive: relearn everything with `model` where the memory was learned with another one.
-            progress: called while replaying.
+            reindex: embed every passage anew with `embedder` where the memory was written with another one.
+            progress: called while replaying or reindexing.
 
         Raises:
             ModelNotFoundError, ModelMismatchError, StoreError: see errors.py; each says what to do.
@@ -85,7 +91,17 @@ class CompressedMemory:
         if on_conflict not in ("wait", "raise"):
             raise InvalidInputError(f"Unknown on_conflict {on_conflict!r}.", fix='Use "wait" or "raise".')
         url = url or default_url()
-        handle = open_handle(url, tenant, model=model, embedder=embedder, wait=on_conflict == "wait", rederive=rederive)
+        handle = open_handle(
+            url,
+            tenant,
+            model=model,
+            embedder=embedder,
+            wait=on_conflict == "wait",
+            rederive=rederive,
+            reindex=reindex,
+            lazy=not replay,
+            progress=progress,
+        )
         try:
             if replay or rederive:
                 with handle.writing():
@@ -108,7 +124,7 @@ class CompressedMemory:
         self.close()
 
     def __repr__(self) -> str:
-        return f"CompressedMemory(tenant={self._tenant!r}, model={self._handle.model.name!r})"
+        return f"CompressedMemory(tenant={self._tenant!r}, model={self._handle.model_name!r})"
 
     @property
     def tenant(self) -> str:
@@ -186,8 +202,9 @@ class CompressedMemory:
         limit: int = ...,
         where: Where | None = ...,
         as_of: datetime | None = ...,
-        answerer: Answerer = ...,
+        answerer: AnswererName | Answerer = ...,
         sampling: Sampling | None = ...,
+        explain: bool = ...,
     ) -> Answer: ...
     @overload
     def ask(
@@ -199,8 +216,9 @@ class CompressedMemory:
         limit: int = ...,
         where: Where | None = ...,
         as_of: datetime | None = ...,
-        answerer: Answerer = ...,
+        answerer: AnswererName | Answerer = ...,
         sampling: Sampling | None = ...,
+        explain: bool = ...,
     ) -> AnswerStream: ...
     def ask(
         self,
@@ -211,8 +229,9 @@ class CompressedMemory:
         limit: int = 5,
         where: Where | None = None,
         as_of: datetime | None = None,
-        answerer: Answerer = "extract",
+        answerer: AnswererName | Answerer = "extract",
         sampling: Sampling | None = None,
+        explain: bool = False,
     ) -> Answer | AnswerStream:
         """Answer from this memory. Never writes.
 
@@ -225,14 +244,19 @@ class CompressedMemory:
             where: filter on metadata, as in `search`.
             as_of: only what was observed until then.
             answerer: `"extract"` quotes the best supporting sentences; `"generate"` lets the local model write, reading
-                the passages with the fast weights (`hybrid`) or without (`notepad`). `mode="weights"` always writes.
-            sampling: temperature, top-p and the like for a written answer.
+                the passages with the fast weights (`hybrid`) or without (`notepad`); an `Answerer` object reads the
+                passages and writes, such as a model behind an endpoint (ttt_adapters.answerers). What is written is
+                held against the passages, claim by claim. `mode="weights"` always lets the local model write.
+            sampling: temperature, top-p and the like for an answer that the local model writes.
+            explain: give `answer.prompt`, too: the messages as they were sent, or the sentences that were weighed
+                against each other, with scores. It is not kept anywhere.
 
         Raises:
             RelearningError: `mode="weights"` while the weights are rebuilt after `forget`.
             InvalidInputError: an empty question, an unknown mode, a malformed filter.
+            EndpointError: the answerer's endpoint gave no answer.
         """
-        checked = Question(question, mode, answerer, limit, dict(where) if where else None, as_of, sampling)
+        checked = Question(question, mode, answerer, limit, dict(where) if where else None, as_of, sampling, explain)
         pieces = AnswerStream(ask(self._handle, checked))
         return pieces if stream else pieces.answer
 
@@ -248,7 +272,7 @@ class CompressedMemory:
             as_of: only documents observed until then.
         """
         self._handle.sync()
-        return self._handle.notepad.search(query, limit=limit, where=where, as_of=as_of)
+        return self._handle.search(query, limit=limit, where=where, as_of=as_of)
 
     def score(self, text: str) -> float:
         """Mean loss of a text under this memory, nats per token, read with a fresh window and without writes.
@@ -386,9 +410,23 @@ class CompressedMemory:
         Every cached state goes; snapshots keep their place in the ledger and are replayed when restored.
         """
         with self._handle.writing():
-            spec = model or self._handle.model.name
-            self._handle.adopt(load_model(spec) if model else self._handle.model, spec)
+            self._handle.adopt(load_model(model) if model else self._handle.model, model)
             self._handle.learn(numbered(progress, 0))
+        return self.stats()
+
+    def reindex(self, embedder: str | Embedder | None = None, *, progress: ProgressCallback | None = None) -> Stats:
+        """Cut and embed every passage anew, with another embedder where one is given.
+
+        The fast weights stay as they are. `search` and `ask` go on with the old index until the new one is whole; then
+        it takes its place in one transaction. Interrupted before that, nothing has changed. Other processes that have
+        this memory open get a ModelMismatchError afterwards and open it again.
+
+        Args:
+            embedder: `"minilm"`, `"hash"` or an `Embedder`; None is the present one, which mends a damaged index.
+            progress: called in this thread, in characters; if it raises, the old index stays.
+        """
+        with self._handle.writing():
+            self._handle.reindex(self._handle.embedder if embedder is None else resolve(embedder), progress)
         return self.stats()
 
     # ------------------------------------------------------------------ knowing what there is
@@ -452,17 +490,20 @@ class CompressedMemory:
         url: str | None = None,
         *,
         tenant: str | None = None,
+        embedder: str | Embedder | None = None,
         progress: ProgressCallback | None = None,
     ) -> Self:
         """Open an exported memory as a new tenant (by default under its old name) of a store.
+
+        Its passages are embedded again: by `embedder`, or by the one that the archive names.
 
         Raises ConflictError where that tenant has documents, CorruptionError where the archive is damaged.
         """
         from ttt_memory.archive import import_
 
         url = url or default_url()
-        name = import_(Path(path), url, tenant, progress)
-        return cls.open(url, tenant=name, progress=progress)
+        name = import_(Path(path), url, tenant, embedder, progress)
+        return cls.open(url, tenant=name, embedder=embedder, progress=progress)
 
     # ------------------------------------------------------------------ helpers
 

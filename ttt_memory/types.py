@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Mode = Literal["hybrid", "weights", "notepad"]
-Answerer = Literal["extract", "generate"]
+AnswererName = Literal["extract", "generate"]
 
 
 def _utc(moment: datetime) -> datetime:
@@ -92,6 +92,70 @@ class Passage(_Value):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+class Message(_Value):
+    """One message of a chat, as it is sent to a model."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Considered(_Value):
+    """A sentence that the extractive answerer looked at: `source[start:end] == text`.
+
+    Attributes:
+        score: what it was ranked by.
+        similarity: to the question, by the embedder: -1 to 1.
+        overlap: share of the question's terms that it holds, by rarity: 0 to 1.
+        quoted: whether it became part of the answer.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    text: str
+    score: float
+    similarity: float
+    overlap: float
+    quoted: bool
+
+
+class Prompt(_Value):
+    """What an answer was made from; `ask(..., explain=True)` gives it with the answer, and nothing keeps it.
+
+    Attributes:
+        answerer: who answered.
+        messages: exactly as sent to the model; empty where sentences are quoted.
+        passages: what the model or the quoting had before it, best first, with scores.
+        considered: sentences that were weighed against each other to be quoted, best first.
+        signals: numbers that `confidence` was computed from.
+    """
+
+    answerer: str
+    messages: tuple[Message, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    considered: tuple[Considered, ...] = ()
+    signals: dict[str, float] = Field(default_factory=dict)
+
+
+class Claim(_Value):
+    """One statement of a written answer, `answer.text[start:end] == text`, held against the quoted passages.
+
+    Attributes:
+        score: 0 to 1: how well the best place of the passages bears it out, by words and by likeness.
+        supported: whether that is enough, and every name and number in it stands in the passages or in the question.
+        missing: names and numbers that stand in neither.
+        citation: which of the answer's citations bears it out best; None where none does.
+    """
+
+    start: int
+    end: int
+    text: str
+    score: float
+    supported: bool
+    missing: tuple[str, ...] = ()
+    citation: int | None = None
+
+
 class Contributions(_Value):
     """What each memory gave to an answer: shares that sum to 1, or both 0 where nothing was found."""
 
@@ -106,12 +170,15 @@ class Answer(_Value):
         text: the answer; with the extractive answerer, verbatim sentences of the first citations.
         citations: quotes that support it, best first; always empty in `mode="weights"`.
         mode: the mode asked for.
-        grounded: True where the text is supported by the citations.
-        confidence: 0 to 1; a ranking signal, not yet calibrated.
+        grounded: True where the text is supported by the citations: it is a quote, or each of its claims is supported.
+        confidence: estimated probability that the answer holds what was asked for; calibrated on SQuAD 2
+            (benchmarks/results/answers.json), in `mode="weights"` a mere likelihood.
         contributions: what each memory gave.
         learned_through: ledger position that the weights had read when answering.
         timings: seconds by stage.
-        notes: what the reader must know, such as weights that could not be used.
+        notes: what the reader must know, such as claims that nothing supports, or weights that could not be used.
+        claims: statements of a written answer, each held against the passages; empty for quotes and closed book.
+        prompt: with `explain=True`: what the answer was made from.
     """
 
     text: str
@@ -123,6 +190,8 @@ class Answer(_Value):
     learned_through: int
     timings: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    prompt: Prompt | None = None
 
 
 class DocumentInfo(_Value):

@@ -1,1 +1,1 @@
-"""Adapters for agent frameworks and servers. Not built yet: the core (`ttt_memory`) comes first."""
+"""Adapters for agent frameworks and servers, over the public API of `ttt_memory` alone; each an extra."""

@@ -135,7 +135,7 @@ def test_progress_in_a_terminal_and_a_clean_stop(tmp_path, memory_of):
     assert re.search(r"[0-9a-f]{32}  a\.txt", drawn)
     assert re.search(r"[\d,]+/[\d,]+ tokens", drawn)
     assert re.search(r"\d:\d\d", terminal.until(r"\d:\d\d")), "time left"
-    terminal.type("\x03")
+    terminal.type("\x03", at_once=True)
     code, rest = terminal.end()
     assert code == 130
     assert "Stopping after the step in hand" in rest

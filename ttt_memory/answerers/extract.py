@@ -6,12 +6,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ttt_memory.answerers.calibration import QUOTE
 from ttt_memory.notepad.sentences import sentences
 from ttt_memory.notepad.terms import query_terms, terms
-from ttt_memory.types import Citation, Passage
+from ttt_memory.types import Citation, Considered, Passage
 
 if TYPE_CHECKING:
     from ttt_memory.notepad.embedders import Embedder
@@ -24,8 +25,9 @@ CODE_WEIGHT = 1.0
 SECOND_WITHIN = 0.4
 """The second-best sentence is quoted, too, where its score is this close to the best one's."""
 LEAST_SUPPORT = 0.3
-"""Below this mean of similarity and overlap a sentence supports nothing. Measured on SQuAD 2 (developer half), as the
-weights are: it refuses 94 % of questions put to another article and 0.7 % of those that the article answers."""
+"""Below this mean of similarity and overlap a sentence supports nothing. Measured on SQuAD 2 (developer half): it
+refuses 78 % of questions that four articles cannot answer because four others would, and 0.6 % of those that the
+articles answer; it cannot tell SQuAD's own unanswerable questions, which use the articles' words."""
 MOST_SENTENCES = 12
 """So many sentences are embedded, those with the most words of the question: a few milliseconds each."""
 LEAST_SENTENCES = 20
@@ -42,13 +44,17 @@ class Extract:
         text: the quoted sentences, a line each; or that nothing was found.
         citations: the quoted sentences, then other passages that bear on the question; best first.
         grounded: False where nothing was found; then there are no citations.
-        confidence: 0 to 1, a ranking signal.
+        confidence: estimated probability that the quotes hold the answer; calibrated (`calibration.QUOTE`).
+        considered: the sentences weighed against each other, best first.
+        signals: what the confidence was computed from; empty where nothing could be weighed.
     """
 
     text: str
     citations: tuple[Citation, ...]
     grounded: bool
     confidence: float
+    considered: tuple[Considered, ...] = ()
+    signals: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,13 @@ class _Candidate:
     start: int
     end: int
     score: float
-    support: float
+    similarity: float
+    overlap: float
+
+    @property
+    def support(self) -> float:
+        """Mean of likeness and words in common."""
+        return (self.similarity + self.overlap) / 2
 
 
 def extract(question: str, hits: Sequence[Passage], embedder: Embedder) -> Extract:
@@ -74,8 +86,9 @@ def extract(question: str, hits: Sequence[Passage], embedder: Embedder) -> Extra
     """
     ranked = sorted(_candidates(question, hits, embedder), key=lambda c: (-c.score, c.hit, c.start))
     supported = [c for c in ranked if c.support >= LEAST_SUPPORT]
+    signals = _signals(ranked)
     if not supported:
-        return Extract(NOTHING_FOUND, (), False, 0.0)
+        return Extract(NOTHING_FOUND, (), False, 0.0, _considered(ranked, (), hits), signals)
     best = supported[0]
     quoted = [c for c in supported[:2] if best.score - c.score <= SECOND_WITHIN]
     quotes = _joined(quoted, hits)
@@ -86,7 +99,33 @@ def extract(question: str, hits: Sequence[Passage], embedder: Embedder) -> Extra
             seen.add(c.hit)
             citations.append(_cite(hits[c.hit], 0, len(hits[c.hit].text), c.score))
     text = "\n".join(citation.text for citation in citations[: len(quotes)])
-    return Extract(text, tuple(citations), True, min(1.0, best.support))
+    return Extract(text, tuple(citations), True, QUOTE(signals), _considered(ranked, quoted, hits), signals)
+
+
+def _signals(ranked: Sequence[_Candidate]) -> dict[str, float]:
+    """What tells a quote that answers from one that does not. Independent of the scale of the passages' scores."""
+    if not ranked:
+        return {}
+    best, *others = ranked
+    return {
+        "similarity": best.similarity,
+        "overlap": best.overlap,
+        "margin": best.support - max((c.support for c in others), default=0.0),
+    }
+
+
+def _considered(
+    ranked: Sequence[_Candidate], quoted: Sequence[_Candidate], hits: Sequence[Passage]
+) -> tuple[Considered, ...]:
+    return tuple(
+        Considered(
+            **_cite(hits[c.hit], c.start, c.end, c.score).model_dump(),
+            similarity=c.similarity,
+            overlap=c.overlap,
+            quoted=c in quoted,
+        )
+        for c in ranked
+    )
 
 
 def _candidates(question: str, hits: Sequence[Passage], embedder: Embedder) -> list[_Candidate]:
@@ -106,7 +145,7 @@ def _candidates(question: str, hits: Sequence[Passage], embedder: Embedder) -> l
     vectors = embedder.embed([question, *bodies])
     similarities = (vectors[1:] @ vectors[0]).tolist()
     return [
-        _Candidate(*places[n], score=words[n] + similarity, support=(similarity + overlaps[n]) / 2)
+        _Candidate(*places[n], score=words[n] + similarity, similarity=similarity, overlap=overlaps[n])
         for n, similarity in zip(kept, similarities, strict=True)
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ttt_memory.model.fold import Segment, score
 from ttt_memory.model.generate import Sampling, generate
-from ttt_memory.types import Passage
+from ttt_memory.types import Message, Passage, Prompt
 
 if TYPE_CHECKING:
     from ttt_memory.model.loaded import LoadedModel
@@ -21,8 +21,8 @@ CLOSED_BOOK = "Answer the question in one or two sentences, from what you have r
 DEFAULT_SAMPLING = Sampling(max_tokens=96, temperature=0.0, repetition_penalty=1.1)
 
 
-def prompt(model: LoadedModel, question: str, passages: Sequence[Passage]) -> np.ndarray:
-    """Token ids of the prompt: the passages that fit half the window, best first, then the question."""
+def prompt(model: LoadedModel, question: str, passages: Sequence[Passage]) -> Prompt:
+    """The messages for the local model: the passages that fit half the window, best first, then the question."""
     budget = (model.config.window or model.config.segment_tokens) // 2
     notes: list[str] = []
     for passage in passages:
@@ -31,7 +31,19 @@ def prompt(model: LoadedModel, question: str, passages: Sequence[Passage]) -> np
             break
         notes.append(passage.text.strip())
     user = question if not notes else "Notes:\n" + "\n---\n".join(notes) + f"\n\nQuestion: {question}"
-    messages = [("system", OPEN_BOOK if notes else CLOSED_BOOK), ("user", user)]
+    return Prompt(
+        answerer=model.name,
+        messages=(
+            Message(role="system", content=OPEN_BOOK if notes else CLOSED_BOOK),
+            Message(role="user", content=user),
+        ),
+        passages=tuple(passages[: len(notes)]),
+    )
+
+
+def prompt_tokens(model: LoadedModel, question: str, passages: Sequence[Passage]) -> np.ndarray:
+    """Token ids of the prompt, up to where the model's turn begins."""
+    messages = [(message.role, message.content) for message in prompt(model, question, passages).messages]
     return model.tokenizer.chat(messages, generation_prompt=True)
 
 
@@ -42,7 +54,7 @@ def answer(
 
     `weights=None` is the base model, its dynamic MLPs at identity.
     """
-    yield from generate(model, weights, prompt(model, question, passages), sampling)
+    yield from generate(model, weights, prompt_tokens(model, question, passages), sampling)
 
 
 def likelihood(
@@ -52,7 +64,7 @@ def likelihood(
     tokens = model.tokenizer.encode(text)
     if not len(tokens):
         return 0.0
-    context = prompt(model, question, passages)
+    context = prompt_tokens(model, question, passages)
     losses = yield from score(model, weights, Segment(context=context, tokens=tokens))
     return -float(np.mean(losses))
 

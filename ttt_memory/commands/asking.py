@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ttt_memory.commands.endpoints import answerer_of
 from ttt_memory.commands.output import err, line, out, print_json, shown
 from ttt_memory.commands.place import Place, verb
 from ttt_memory.commands.values import filter_of
@@ -15,13 +16,14 @@ from ttt_memory.loaders import place as place_of
 
 if TYPE_CHECKING:
     from ttt_memory.memory import CompressedMemory
-    from ttt_memory.types import Answer
+    from ttt_memory.types import Answer, Prompt
 
 ASK = """
 ttt-memory ask 'Who wrote the first program?'
 ttt-memory ask 'What is the door code?' --where project=apollo --json
 ttt-memory ask 'Go on in this style.' --mode weights
 ttt-memory ask 'What did we decide?' --answerer generate
+ttt-memory ask 'What did we decide?' --answerer openai:llama3 --base-url http://localhost:11434/v1 --explain
 """
 SEARCH = """
 ttt-memory search 'door code'
@@ -31,8 +33,18 @@ ttt-memory search outage --where '{"priority": {"$gte": 3}}' --as-of 2026-01-31
 
 ModeOption = Annotated[str, typer.Option("--mode", help="hybrid, notepad (quotes alone) or weights (closed book).")]
 AnswererOption = Annotated[
-    str, typer.Option("--answerer", help="extract (quotes sentences) or generate (the local model writes).")
+    str,
+    typer.Option(
+        "--answerer",
+        help="extract (quotes sentences), generate (the local model writes), or a model behind an endpoint: "
+        "openai:MODEL or anthropic:MODEL, with the key in TTT_MEMORY_API_KEY.",
+    ),
 ]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="Of an answerer's endpoint, such as http://localhost:11434/v1."),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Also show what the answer was made from.")]
 LimitOption = Annotated[int, typer.Option("--limit", help="Passages at most.")]
 WhereOption = Annotated[
     list[str] | None,
@@ -52,14 +64,21 @@ def _ask(
     question: Annotated[str, typer.Argument(help="In plain words.")],
     mode: ModeOption = "hybrid",
     answerer: AnswererOption = "extract",
+    base_url: BaseUrlOption = None,
     limit: LimitOption = 5,
     where: WhereOption = None,
     as_of: AsOfOption = None,
+    explain: ExplainOption = False,
 ) -> None:
     """Answer from this memory, with the quotes that support it. Never writes."""
     options = {
-        "mode": mode, "answerer": answerer, "limit": limit, "where": filter_of(where), "as_of": as_of
-    }  # fmt: skip
+        "mode": mode,
+        "answerer": answerer_of(answerer, base_url),
+        "limit": limit,
+        "where": filter_of(where),
+        "as_of": as_of,
+        "explain": explain,
+    }
     with place.open(replay=reads_weights(mode, answerer)) as memory:
         if place.as_json:
             print_json(memory.ask(question, **cast(Any, options)))
@@ -90,8 +109,27 @@ def stream_answer(memory: CompressedMemory, question: str, options: dict[str, An
     if answer.mode == "weights":
         err().print("From the fast weights alone: style and gist, not facts; nothing is quoted.", style="dim")
     for note in answer.notes:
-        err().print(f"Note: {note}")
+        err().print(f"Note: {shown(note)}")
+    if answer.prompt:
+        show_prompt(answer.prompt, answer)
     return answer
+
+
+def show_prompt(prompt: Prompt, answer: Answer) -> None:
+    """Print what an answer was made from."""
+    console = err()
+    console.print(f"\nAnswered by {shown(prompt.answerer)}; confidence {answer.confidence:.2f}", style="bold")
+    if prompt.signals:
+        console.print(", ".join(f"{name} {value:.3f}" for name, value in prompt.signals.items()), style="dim")
+    for message in prompt.messages:
+        console.print(f"--- {message.role}", style="bold")
+        console.print(shown(message.content))
+    for sentence in prompt.considered:
+        mark = "quoted" if sentence.quoted else "      "
+        console.print(
+            f"{mark} {sentence.score:.3f} (similarity {sentence.similarity:.2f}, overlap {sentence.overlap:.2f}) "
+            f"{line(sentence.text)}"
+        )
 
 
 def _search(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ttt_memory.commands.asking import AnswererOption, LimitOption, ModeOption, reads_weights, stream_answer
+from ttt_memory.commands.asking import (
+    AnswererOption,
+    BaseUrlOption,
+    LimitOption,
+    ModeOption,
+    reads_weights,
+    stream_answer,
+)
+from ttt_memory.commands.endpoints import answerer_of
 from ttt_memory.commands.output import count, err, explain
 from ttt_memory.commands.place import Place, verb
 from ttt_memory.commands.progress import verb_bar
@@ -35,12 +43,16 @@ def register(app: typer.Typer) -> None:
 
 
 def _chat(
-    place: Place, mode: ModeOption = "hybrid", answerer: AnswererOption = "extract", limit: LimitOption = 5
+    place: Place,
+    mode: ModeOption = "hybrid",
+    answerer: AnswererOption = "extract",
+    base_url: BaseUrlOption = None,
+    limit: LimitOption = 5,
 ) -> None:
     """Talk with this memory: streamed answers with their quotes, and /remember."""
     if place.as_json:
         raise typer.BadParameter("chat is for people; programs use: ttt-memory ask --json.")
-    options = {"mode": mode, "answerer": answerer, "limit": limit}
+    options = {"mode": mode, "answerer": answerer_of(answerer, base_url), "limit": limit}
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() a history and line editing
     remembered = 0

@@ -26,6 +26,8 @@ _NEEDED = ("torch", "numpy", "safetensors", "tiktoken", "sqlalchemy", "alembic",
 _EXTRAS = {
     "PostgreSQL stores": ("postgres", "psycopg"),
     "PDF, DOCX, PPTX and HTML files": ("loaders", "pypdf"),
+    "An MCP server": ("mcp", "mcp"),
+    "Models behind endpoints": ("http", "httpx"),
     "GPU kernels": ("triton", "triton"),
 }
 _ROOM = 2_000_000_000

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, get_type_hints
 
 import typer
 
+from ttt_memory.commands.endpoints import embedder_from_environment
 from ttt_memory.commands.progress import verb_bar
 from ttt_memory.commands.stopping import stoppable
 from ttt_memory.errors import TenantNotFoundError
@@ -82,7 +83,21 @@ class Place:
         from ttt_memory.memory import CompressedMemory
 
         with stoppable(), verb_bar("taking up what is unread") as step:
-            return CompressedMemory.open(self.url, tenant=self.name, model=self.model, replay=replay, progress=step)
+            return CompressedMemory.open(
+                self.url,
+                tenant=self.name,
+                model=self.model,
+                embedder=embedder_from_environment(),
+                replay=replay,
+                progress=step,
+            )
+
+    def embedder(self) -> str | None:
+        """What the tenant's passages were embedded by, as it remembers it."""
+        from ttt_memory.ledger import Ledger
+
+        with Ledger.open(self.url) as ledger:
+            return ledger.tenant(self.name).head().embedder
 
     def require(self) -> None:
         """Raise TenantNotFoundError unless the tenant exists; creates nothing."""

@@ -40,6 +40,7 @@ PRINTED: dict[str, Any] = {
     "log": list[LogEntry],
     "model-info": ModelInfo,
     "model-list": list[ModelInfo],
+    "reindex": Stats,
     "restore": Snapshot,
     "search": list[Passage],
     "snapshot": Snapshot,

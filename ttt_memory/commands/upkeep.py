@@ -1,4 +1,4 @@
-"""`ttt-memory stats`, `verify`, `export` and `import`."""
+"""`ttt-memory stats`, `verify`, `reindex`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from ttt_memory.commands.endpoints import embedder_from_environment, embedder_of
 from ttt_memory.commands.output import count, err, out, print_json, size
 from ttt_memory.commands.place import Place, verb
 from ttt_memory.commands.progress import verb_bar
 from ttt_memory.commands.reports import Exported
 from ttt_memory.commands.stopping import stoppable
 
+REINDEX = """
+ttt-memory reindex
+ttt-memory reindex --embedder minilm --tenant acme
+ttt-memory reindex --embedder openai:nomic-embed-text --base-url http://localhost:11434/v1
+"""
 _BYTES = ("state_bytes", "text_bytes", "store_bytes")
 
 
@@ -20,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     verb(app, "stats", examples="ttt-memory stats\nttt-memory stats --json --tenant acme")(_stats)
     verb(app, "verify", examples="ttt-memory verify\nttt-memory verify --replay")(_verify)
+    verb(app, "reindex", examples=REINDEX)(_reindex)
     verb(app, "export", examples="ttt-memory export acme.ttt --tenant acme")(_export)
     verb(app, "import", examples="ttt-memory import acme.ttt --tenant acme-copy")(_import)
 
@@ -58,6 +65,45 @@ def _verify(
         result = "Nothing is wrong" if report.ok else f"{count(len(report.findings), 'finding')}"
         out().print(f"{result} ({', '.join(report.checks)}{replayed}). Digest {report.digest}")
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _reindex(
+    place: Place,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            "--embedder",
+            help="minilm, hash, or a model behind an endpoint: openai:MODEL, with the key in TTT_MEMORY_API_KEY. "
+            "Default: the present one.",
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", metavar="URL", help="Of the embedder's endpoint.")
+    ] = None,
+) -> None:
+    """Cut and embed every passage anew; the weights stay. The old index answers until the new one is whole."""
+    place.require()
+    chosen = embedder_of(embedder, base_url) or embedder_from_environment()
+    from ttt_memory.memory import CompressedMemory
+
+    with stoppable(), verb_bar("reindexing") as step:
+        before = place.embedder()
+        with CompressedMemory.open(
+            place.url,
+            tenant=place.name,
+            model=place.model,
+            embedder=chosen,
+            replay=False,
+            reindex=True,
+            progress=step,
+        ) as memory:
+            if place.embedder() == before:  # the same embedder: opening had no reason to
+                memory.reindex(progress=step)
+            stats = memory.stats()
+    if place.as_json:
+        print_json(stats)
+    else:
+        err().print(f"Indexed {count(stats.passages, 'passage')} with {stats.embedder!r}.")
 
 
 def _export(place: Place, path: Annotated[Path, typer.Argument(help="A new file.")]) -> None:

@@ -1,0 +1,291 @@
+"""How often an answer is right, and whether `grounded` and `confidence` say so: SQuAD 2, developer half.
+
+    python benchmarks/answers.py DATA/squad2-dev.jsonl.xz OUT.json [--cache FOLDER] [--written 140]
+
+Every article is ingested and every question asked through the public API. Quotes: all questions. Written answers, free
+and held to spans of the passages: a sample, by the local model. Confidence is fitted on signals and judged by fits that
+did not see the article; OUT.json holds the numbers that ttt_memory/answerers/calibration.py must have. `--cache` keeps
+embeddings and written answers between runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import machine
+import numpy as np
+from answers_claims import claims
+from answers_data import Article, Asked, articles, f1, holds
+from answers_fit import auroc, calibration
+from answers_memory import Kept, Vectors, memory_of
+from answers_spans import span
+
+from ttt_memory import CompressedMemory
+from ttt_memory.answerers import calibration as present
+from ttt_memory.answerers.generate import DEFAULT_SAMPLING
+from ttt_memory.lane import lane_for
+from ttt_memory.model.registry import DEFAULT_MODEL, load_model
+from ttt_memory.types import Answer
+
+T = TypeVar("T")
+TARGET = 0.80
+LIMIT = 8
+"""Passages that `ask` looks at."""
+WRITTEN = {"answerable": 100, "unanswerable": 40}
+MIXTURE = {"answerable": 0.5, "unanswerable": 0.25, "elsewhere": 0.25}
+"""Questions as a memory may meet them: half of them answered by what it read, the others made to mislead (SQuAD 2's
+own, about the same paragraphs), or about something it never read."""
+
+
+def main() -> None:
+    """Measure, and write the result in one piece."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ttt-memory-answers")
+    parser.add_argument("--sample", type=int, default=500, help="of questions without an answer, of either sort")
+    parser.add_argument("--written", type=int, default=sum(WRITTEN.values()), help="questions for the local model")
+    chosen = parser.parse_args()
+    chosen.cache.mkdir(parents=True, exist_ok=True)
+    read = articles(chosen.data)
+    model = load_model(DEFAULT_MODEL)
+    settings = {
+        "sample": chosen.sample,
+        "written": chosen.written,
+        "passages": LIMIT,
+        "mixture": MIXTURE,
+        "code": _code(),
+    }
+    result = machine.result("answers", model, settings)
+    # Named as they lie beside a developer's checkout; the cache changes nothing.
+    result["command"] = (
+        f"python benchmarks/answers.py ../shared/data/eval/{chosen.data.name} benchmarks/results/{chosen.out.name} "
+        f"--sample {chosen.sample} --written {chosen.written}"
+    )
+    vectors = Vectors(chosen.cache)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        print("quotes", flush=True)
+        kept, key = Kept(chosen.cache / "quotes.jsonl"), f"{chosen.sample} {_code()}"
+        if key not in kept:
+            quoted, fitted = quotes(read, place, vectors, chosen.sample)
+            kept.add(key, {"quotes": quoted, "fitted": fitted})
+        result["quotes"], quote = kept[key]["quotes"], kept[key]["fitted"]
+        print("claims", flush=True)
+        with memory_of(read, place / "all.db", vectors) as memory:
+            result["claims"], claim = claims(read, memory, vectors)
+            print("written answers", flush=True)
+            result["written"], written = writing(read, memory, chosen.cache, chosen.written)
+    result["calibration"] = {"quote": quote, "claim": claim, "written": written}
+    vectors.keep()
+    chosen.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    table(result)
+
+
+def quotes(
+    read: Sequence[Article], place: Path, vectors: Vectors, sample: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every answerable question, and samples of others, quoted: how often the quote holds the answer, and what
+    refusing costs."""
+    rows: list[tuple[str, Asked, Answer]] = []
+    draw = random.Random(0)
+    every = [asked for article in read for asked in article.asked]
+    answerable = [asked for asked in every if asked.golds]
+    chosen = [("answerable", asked) for asked in answerable]
+    chosen += [("unanswerable", asked) for asked in draw.sample([q for q in every if not q.golds], sample)]
+    with memory_of(read, place / "all.db", vectors) as memory:
+        rows += [(kind, asked, _ask(memory, asked.text)) for kind, asked in _shown(chosen)]
+    halves = (read[0::2], read[1::2])
+    for number, half in enumerate(halves):
+        with memory_of(half, place / f"half{number}.db", vectors) as memory:
+            others = [asked for article in halves[1 - number] for asked in article.asked if asked.golds]
+            others = draw.sample(others, min(sample // 2, len(others)))
+            rows += [("elsewhere", asked, _ask(memory, asked.text)) for asked in _shown(others)]
+    vectors.keep()
+    right = {kind: [_right(a, q) for k, q, a in rows if k == kind] for kind in MIXTURE}
+    rows = [row for row in rows if row[2].prompt and row[2].prompt.signals]
+    weight = {kind: share / sum(k == kind for k, _, _ in rows) for kind, share in MIXTURE.items()}
+    signals = [a.prompt.signals for _, _, a in rows if a.prompt]
+    fitted = calibration(
+        signals,
+        list(present.QUOTE.weights),
+        [kind == "answerable" and _right(a, q, quoted=True) for kind, q, a in rows],
+        [weight[kind] for kind, _, _ in rows],
+        [q.article for _, q, _ in rows],
+        [(s["similarity"] + s["overlap"]) / 2 for s in signals],
+    )
+    return {
+        "questions": {kind: len(found) for kind, found in right.items()},
+        "quote_holds_the_answer": round(float(np.mean(right["answerable"])), 4),
+        "target": TARGET,
+        "words_quoted": round(float(np.mean([len(a.text.split()) for k, _, a in rows if k == "answerable"])), 1),
+        "refused": {
+            kind: round(1 - float(np.mean([a.grounded for k, _, a in rows if k == kind])), 4) for kind in MIXTURE
+        },
+        "refusing_at": _refusing(rows),
+    }, fitted
+
+
+def _refusing(rows: Sequence[tuple[str, Asked, Answer]]) -> list[dict[str, float]]:
+    """What share of each kind would be refused below a mean of similarity and overlap."""
+    values: dict[str, list[float]] = {kind: [] for kind in MIXTURE}
+    for kind, _, answer in rows:
+        signals = answer.prompt.signals if answer.prompt else {}
+        values[kind].append((signals["similarity"] + signals["overlap"]) / 2)
+    found = []
+    for threshold in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5):
+        shares = {kind: round(float(np.mean(np.array(v) < threshold)), 4) for kind, v in values.items()}
+        found.append({"support_below": threshold, **shares})
+    return found
+
+
+def _right(answer: Answer, asked: Asked, *, quoted: bool = False) -> bool:
+    """Whether the text, or with `quoted` what would be quoted without refusing, holds the answer verbatim."""
+    text = answer.text
+    if quoted and not answer.grounded and answer.prompt:
+        text = answer.prompt.considered[0].text
+    return any(gold in text for gold in asked.golds)
+
+
+def writing(
+    read: Sequence[Article], memory: CompressedMemory, cache: Path, count: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first `count` of a fixed sample, answered by the local model: free, and held to spans; and quoted."""
+    model = load_model(DEFAULT_MODEL)
+    lane = lane_for(sum(parameter.numel() for parameter in model.net.parameters()))
+    draw = random.Random(0)
+    every = [asked for article in read for asked in article.asked]
+    chosen = draw.sample([q for q in every if q.golds], WRITTEN["answerable"])
+    chosen += draw.sample([q for q in every if not q.golds], WRITTEN["unanswerable"])
+    draw.shuffle(chosen)
+    chosen = chosen[:count]
+    kept = Kept(cache / f"written-{model.fingerprint[:12]}.jsonl")
+    rows = []
+    started = time.perf_counter()
+    for number, asked in enumerate(chosen):
+        hits = memory.search(asked.text, limit=LIMIT)
+        key = f"{asked.id} {[(hit.start, hit.text[:20]) for hit in hits]}"
+        if key not in kept:
+            said = memory.ask(asked.text, mode="notepad", answerer="generate", sampling=DEFAULT_SAMPLING)
+            held = lane.run(_job(partial(span, model, asked.text, hits))) if asked.golds else ""
+            kept.add(key, {"free": said.text, "likelihood": said.confidence, "span": held})
+            print(f"  {number + 1} of {len(chosen)}, {time.perf_counter() - started:.0f} s", flush=True)
+        rows.append((asked, kept[key], judged(memory, asked, kept[key]["free"]), _ask(memory, asked.text)))
+    return _of_written(rows)
+
+
+def _of_written(
+    rows: Sequence[tuple[Asked, dict[str, Any], dict[str, Any], Answer]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    asked = [row for row in rows if row[0].golds]
+    right = [bool(q.golds) and holds(kept["free"], q.golds) for q, kept, _, _ in rows]
+    fitted = calibration(
+        [signals for _, _, signals, _ in rows],
+        list(present.WRITTEN.weights),
+        right,
+        [0.5 / len(asked) if q.golds else 0.5 / max(1, len(rows) - len(asked)) for q, _, _, _ in rows],
+        [q.article for q, _, _, _ in rows],
+        [kept["likelihood"] for _, kept, _, _ in rows],
+        ridge=0.01,  # the sample is small
+    )
+    truth, even = np.array(right, float), np.ones(len(right))
+    grounded = [bool(signals["grounded"]) for _, _, signals, _ in rows]
+
+    def share(values: Sequence[bool | float]) -> float:
+        return round(float(np.mean(values)), 4) if values else 0.0
+
+    return {
+        "questions": {"answerable": len(asked), "unanswerable": len(rows) - len(asked)},
+        "free_holds_the_answer": share([holds(kept["free"], q.golds) for q, kept, _, _ in asked]),
+        "span_holds_the_answer": share([holds(kept["span"], q.golds) for q, kept, _, _ in asked]),
+        "quote_holds_the_answer": share([holds(a.text, q.golds) for q, _, _, a in asked]),
+        "f1": {
+            "free": share([f1(kept["free"], q.golds) for q, kept, _, _ in asked]),
+            "span": share([f1(kept["span"], q.golds) for q, kept, _, _ in asked]),
+            "quote": share([f1(a.text, q.golds) for q, _, _, a in asked]),
+        },
+        "grounded": share(grounded),
+        "right_where_grounded": share([r for r, g in zip(right, grounded, strict=True) if g]),
+        "right_where_not_grounded": share([r for r, g in zip(right, grounded, strict=True) if not g]),
+        "auroc_of_support_alone": round(auroc(np.array([s["support"] for _, _, s, _ in rows]), truth, even), 4),
+    }, fitted
+
+
+def judged(memory: CompressedMemory, asked: Asked, text: str) -> dict[str, Any]:
+    """The signals and the verdict that `ask` comes to for a text that was written before."""
+    said = memory.ask(asked.text, mode="notepad", answerer=Said(text), explain=True)
+    assert said.prompt is not None
+    return {**said.prompt.signals, "grounded": said.grounded}
+
+
+class Said:
+    """An answerer that repeats what the local model wrote, over the passages that it saw."""
+
+    name, passages = "said", LIMIT
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def prompt(self, question: str, passages: Sequence[Any]) -> Any:
+        """The local model's prompt."""
+        from ttt_memory.answerers.generate import prompt
+
+        return prompt(load_model(DEFAULT_MODEL), question, passages)
+
+    def answer(self, prompt: Any) -> Any:
+        """The text in one piece."""
+        return iter([self._text])
+
+
+def _shown(values: Sequence[T]) -> Iterator[T]:
+    """The values, with a line of progress now and then."""
+    started = time.perf_counter()
+    for number, value in enumerate(values, 1):
+        yield value
+        if number % 100 == 0 or number == len(values):
+            print(f"  {number} of {len(values)}, {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _ask(memory: CompressedMemory, question: str) -> Answer:
+    return memory.ask(question, mode="notepad", explain=True)
+
+
+def _code() -> str:
+    """Digest of the code that finds and quotes: results of other code are not taken up again."""
+    folder = Path(present.__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in [*sorted((folder / "notepad").rglob("*.py")), folder / "answerers" / "extract.py"]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _job(function: Any) -> Any:
+    return function()
+    yield  # a generator: the lane takes nothing else
+
+
+def table(result: dict[str, Any]) -> None:
+    """Print what matters, and whether the committed numbers are these."""
+    quoted, written = result["quotes"], result["written"]
+    print(json.dumps({k: v for k, v in quoted.items() if k != "refusing_at"}))
+    print(json.dumps(written))
+    for name, logistic in (("quote", present.QUOTE), ("claim", present.CLAIM), ("written", present.WRITTEN)):
+        fitted = result["calibration"][name]
+        print(name, "auroc", fitted["auroc"], "ece before", fitted["before"]["ece"], end=" ")
+        print("after", fitted["after, on groups not fitted"]["ece"])
+        if (logistic.bias, dict(logistic.weights)) != (fitted["bias"], fitted["weights"]):
+            print(f"  calibration.py differs: Logistic({fitted['bias']}, {fitted['weights']})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
