@@ -1,6 +1,7 @@
 """Long tests on the real model (`make test-all`)."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -98,3 +99,31 @@ def test_specificity_is_reported(smollm2, data_dir):
         print(f"own memory against {name}: {means.mean():+.4f} nats, 95 % interval {low:+.4f} to {high:+.4f}")
         print("  by book:", [f"{mean:+.4f}" for mean in means])
         assert np.isfinite(means).all()
+
+
+THREADS = """
+import sys, torch
+from tests.memory.texts import pydoc_text
+from ttt_memory import CompressedMemory
+if sys.argv[1] != "-":
+    torch.set_num_threads(int(sys.argv[1]))
+with CompressedMemory.open("sqlite://") as memory:
+    memory.ingest(pydoc_text("argparse")[:7000])
+    print(memory.stats().digest, memory.verify(replay=True).ok)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_the_application_s_thread_count_does_not_matter(smollm2):
+    answers = {}
+    for omp, own in (("1", "-"), ("1", "8"), ("2", "-"), ("2", "1"), ("8", "-"), ("1", "-"), ("1", "-"), ("1", "-")):
+        worker = subprocess.run(
+            [sys.executable, "-c", THREADS, own],
+            env={**os.environ, "OMP_NUM_THREADS": omp, "OMP_WAIT_POLICY": "active"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers.setdefault(worker.stdout, []).append((omp, own))
+    assert len(answers) == 1, answers
+    assert next(iter(answers)).split()[1] == "True"
