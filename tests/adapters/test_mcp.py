@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
-pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
+pytest.importorskip("mcp", reason="mcp is not installed: pip install 'ttt-memory[mcp]'")
 
 import httpx2
 from mcp import Client, StdioServerParameters

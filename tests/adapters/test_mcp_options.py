@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
+pytest.importorskip("mcp", reason="mcp is not installed: pip install 'ttt-memory[mcp]'")
 
 from ttt_adapters.mcp import serve
 from ttt_adapters.mcp.http import is_loopback, listen, security

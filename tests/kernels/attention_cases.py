@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 from ttt_kernels.attention import KeyValues, Rope, attention
+
+from tests.needs import need
 
 
 def draw(case: dict, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Tensor], dict]:
@@ -38,7 +39,7 @@ def run(tensors: dict[str, Tensor], options: dict, **how: object) -> Tensor:
     prefix = KeyValues(tensors["pk"], tensors["pv"]) if "pk" in tensors else None
     sinks = KeyValues(tensors["sk"], tensors["sv"]) if "sk" in tensors else None
     if "passes" in how:
-        pytest.importorskip("triton", reason="triton is an extra: pip install 'ttt-memory[triton]'")
+        need("triton", "triton")
         from ttt_kernels.attention.impl.triton import windowed
 
         how |= {"scale": q.shape[-1] ** -0.5, "prefix_grad": how.get("prefix_grad", True)}

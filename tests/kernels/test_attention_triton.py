@@ -14,7 +14,7 @@ from ttt_kernels.attention import KeyValues, attention
 
 from tests.kernels.attention_cases import derivatives, draw, run
 
-pytest.importorskip("triton", reason="triton is an extra: pip install 'ttt-memory[triton]'")
+pytest.importorskip("triton", reason="triton is not installed: pip install 'ttt-memory[triton]'")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("these tests interpret the kernels; gpu/ holds those that run them", allow_module_level=True)
 

@@ -10,6 +10,7 @@ from ttt_kernels import registry
 from ttt_kernels.registry import BenchmarkCase
 
 from benchmarks import kernels
+from tests.needs import need
 
 
 def cubed(x: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def test_every_operation_has_cases_with_names_of_their_own() -> None:
     names = [case.name for case in registry.benchmark_cases()]
     assert len(names) == len(set(names))
     assert {name.split("/")[0] for name in names} == set(registry.OPERATIONS)
-    pytest.importorskip("triton")
+    need("triton", "triton")
     compiled = [case.name for case in registry.compile_cases()]
     assert len(compiled) == len(set(compiled))
     assert {name.split("/")[0] for name in compiled} == set(registry.OPERATIONS)

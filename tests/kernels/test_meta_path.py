@@ -20,6 +20,7 @@ from ttt_kernels import _checks
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from networks import LLAMA, PAPER, network
 
+from tests.needs import need
 from ttt_memory.model import blocks, inner, transformer
 from ttt_memory.model.state import FastWeights
 from ttt_memory.model.transformer import Transformer, working
@@ -111,7 +112,7 @@ def lost(call: Call, dtype: torch.dtype, impl: str) -> list[int]:
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 def test_every_operation_of_the_meta_path_has_its_second_derivatives(config: Any, impl: str, calls: list[Call]) -> None:
     if impl == "triton":
-        pytest.importorskip("triton")
+        need("triton", "triton")
     outer_loss(small(config, torch.float64)).backward()
     recorded = list(calls)
     assert {operation.__name__ for operation, *_ in recorded} == set(WHERE)
@@ -152,7 +153,7 @@ def test_the_outer_gradient_is_the_slope_of_the_outer_loss(config: Any) -> None:
 
 @CONFIGS
 def test_triton_gives_the_outer_gradient_of_the_reference(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton")
+    need("triton", "triton")
     net = small(config, torch.float32)
     theirs = torch.autograd.grad(outer_loss(net), list(net.parameters()))
     monkeypatch.setattr(_checks, "auto", lambda _: "triton")

@@ -17,6 +17,8 @@ from ttt_kernels.swiglu import swiglu
 sys.path.insert(0, str(Path(__file__).parent))
 from derivatives import furthest, random_like
 
+from tests.needs import need
+
 Scalar = Callable[..., Tensor]
 
 
@@ -66,7 +68,7 @@ def test_forward_over_reverse_is_reverse_over_reverse(name: str) -> None:
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 def test_the_hessian_is_symmetric(name: str, impl: str) -> None:
     if impl == "triton":
-        pytest.importorskip("triton")
+        need("triton", "triton")
     exact = impl == "reference"
     run, shapes = operation(name, impl)
     inputs = leaves(shapes, torch.float64 if exact else torch.float32)
@@ -79,7 +81,7 @@ def test_the_hessian_is_symmetric(name: str, impl: str) -> None:
 @NAMES
 def test_the_hessian_is_the_slope_of_the_gradient(name: str) -> None:
     """Triton's second derivative against differences of the reference's first, in float64."""
-    pytest.importorskip("triton")
+    need("triton", "triton")
     run, shapes = operation(name, "triton")
     inputs = leaves(shapes, torch.float32)
     direction = random_like(inputs, 1)
@@ -94,7 +96,7 @@ def test_the_hessian_is_the_slope_of_the_gradient(name: str) -> None:
 
 def test_no_gradient_is_computed_that_the_running_pass_does_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """An inner step asks for the hidden states' gradient alone; head and static MLPs require one all the same."""
-    pytest.importorskip("triton")
+    need("triton", "triton")
     shapes: list[tuple[int, ...]] = []
     product = torch.mm
 

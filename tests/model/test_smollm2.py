@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.needs import need
 from ttt_memory.errors import ModelNotFoundError
 from ttt_memory.model.blocks import DynamicWeights
 from ttt_memory.model.decoder import Decoder
@@ -28,7 +29,7 @@ def model() -> LoadedModel:
 
 
 def test_logits_equal_transformers(model: LoadedModel) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = need("transformers", "dev")
     config = model.config
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(

@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from networks import LLAMA, PAPER, network
 
+from tests.needs import need
 from ttt_memory.errors import ModelFormatError
 from ttt_memory.model.config import ModelConfig
 from ttt_memory.model.decoder import Decoder
@@ -102,7 +103,7 @@ HF = {
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_logits_equal_transformers_on_random_weights(tied: bool) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = need("transformers", "dev")
     hf = {**HF, "tie_word_embeddings": tied}
     torch.manual_seed(0)
     theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf, initializer_range=0.2)).eval()

@@ -24,6 +24,7 @@ from ttt_training.evaluate.saved_state import SavedStates
 from ttt_training.evaluate.subjects import NAMES, subjects, variant
 from ttt_training.evaluate.weights_file import load_weights
 
+from tests.needs import need
 from ttt_memory.errors import InvalidInputError, ModelFormatError
 from ttt_memory.model.fold import Segment, read, score, segments
 from ttt_memory.model.tiny import tiny
@@ -209,7 +210,7 @@ def test_a_damaged_progress_file_is_an_error_and_stays(data: Path, tmp_path: Pat
 
 
 def test_compare_writes_results_intervals_and_a_picture(data: Path, trained: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    need("matplotlib", "bench")
     out, png = tmp_path / "c.json", tmp_path / "c.png"
     names = "swa,naive,ttt,control"
     given = ("--data", data, "--documents", 2, "--tokens", 2048, "--model", "tiny", "--compare", names)
