@@ -1,11 +1,11 @@
-"""How often an answer is right, and whether `grounded` and `confidence` say so: SQuAD 2, developer half.
+"""How often an answer is right, and whether `grounded` and `confidence` say so: developer halves of the eval sets.
 
-    python benchmarks/answers.py DATA/squad2-dev.jsonl.xz OUT.json [--cache FOLDER] [--written 140]
+    python benchmarks/answers.py ../shared/data/eval benchmarks/results/answers.json [--cache FOLDER] [--written 140]
 
-Every article is ingested and every question asked through the public API. Quotes: all questions. Written answers, free
-and held to spans of the passages: a sample, by the local model. Confidence is fitted on signals and judged by fits that
-did not see the article; OUT.json holds the numbers that ttt_memory/answerers/calibration.py must have. `--cache` keeps
-embeddings and written answers between runs.
+Every article is ingested and every question asked through the public API. Quotes: all questions of SQuAD 2, NQ-open,
+HotpotQA and MuSiQue. Claims and written answers, free and held to spans of the passages: a sample of SQuAD 2, by the
+local model. Confidence is fitted on signals and judged by fits that did not see the article; the result holds the
+numbers that ttt_memory/answerers/calibration.py must have. `--cache` keeps embeddings and written answers between runs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import machine
 import numpy as np
 from answers_claims import claims
-from answers_data import Article, Asked, articles, f1, holds
+from answers_data import Article, Asked, f1, holds, load
 from answers_fit import auroc, calibration
 from answers_memory import Kept, Vectors, memory_of
+from answers_quotes import MAIN, MIXTURE, ask, quotes
 from answers_spans import span
 
 from ttt_memory import CompressedMemory
@@ -37,27 +38,23 @@ from ttt_memory.lane import lane_for
 from ttt_memory.model.registry import DEFAULT_MODEL, load_model
 from ttt_memory.types import Answer
 
-T = TypeVar("T")
-TARGET = 0.80
 LIMIT = 8
 """Passages that `ask` looks at."""
 WRITTEN = {"answerable": 100, "unanswerable": 40}
-MIXTURE = {"answerable": 0.5, "unanswerable": 0.25, "elsewhere": 0.25}
-"""Questions as a memory may meet them: half of them answered by what it read, the others made to mislead (SQuAD 2's
-own, about the same paragraphs), or about something it never read."""
 
 
 def main() -> None:
     """Measure, and write the result in one piece."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, help="folder of the evaluation sets")
     parser.add_argument("out", type=Path)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ttt-memory-answers")
     parser.add_argument("--sample", type=int, default=500, help="of questions without an answer, of either sort")
     parser.add_argument("--written", type=int, default=sum(WRITTEN.values()), help="questions for the local model")
     chosen = parser.parse_args()
     chosen.cache.mkdir(parents=True, exist_ok=True)
-    read = articles(chosen.data)
+    sets = load(chosen.data)
+    read = sets[MAIN]
     model = load_model(DEFAULT_MODEL)
     settings = {
         "sample": chosen.sample,
@@ -69,7 +66,7 @@ def main() -> None:
     result = machine.result("answers", model, settings)
     # Named as they lie beside a developer's checkout; the cache changes nothing.
     result["command"] = (
-        f"python benchmarks/answers.py ../shared/data/eval/{chosen.data.name} benchmarks/results/{chosen.out.name} "
+        f"python benchmarks/answers.py ../shared/data/eval benchmarks/results/{chosen.out.name} "
         f"--sample {chosen.sample} --written {chosen.written}"
     )
     vectors = Vectors(chosen.cache)
@@ -78,11 +75,11 @@ def main() -> None:
         print("quotes", flush=True)
         kept, key = Kept(chosen.cache / "quotes.jsonl"), f"{chosen.sample} {_code()}"
         if key not in kept:
-            quoted, fitted = quotes(read, place, vectors, chosen.sample)
+            quoted, fitted = quotes(sets, place, vectors, chosen.sample)
             kept.add(key, {"quotes": quoted, "fitted": fitted})
         result["quotes"], quote = kept[key]["quotes"], kept[key]["fitted"]
         print("claims", flush=True)
-        with memory_of(read, place / "all.db", vectors) as memory:
+        with memory_of(read, place / f"{MAIN}.db", vectors) as memory:
             result["claims"], claim = claims(read, memory, vectors)
             print("written answers", flush=True)
             result["written"], written = writing(read, memory, chosen.cache, chosen.written)
@@ -90,71 +87,6 @@ def main() -> None:
     vectors.keep()
     chosen.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     table(result)
-
-
-def quotes(
-    read: Sequence[Article], place: Path, vectors: Vectors, sample: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every answerable question, and samples of others, quoted: how often the quote holds the answer, and what
-    refusing costs."""
-    rows: list[tuple[str, Asked, Answer]] = []
-    draw = random.Random(0)
-    every = [asked for article in read for asked in article.asked]
-    answerable = [asked for asked in every if asked.golds]
-    chosen = [("answerable", asked) for asked in answerable]
-    chosen += [("unanswerable", asked) for asked in draw.sample([q for q in every if not q.golds], sample)]
-    with memory_of(read, place / "all.db", vectors) as memory:
-        rows += [(kind, asked, _ask(memory, asked.text)) for kind, asked in _shown(chosen)]
-    halves = (read[0::2], read[1::2])
-    for number, half in enumerate(halves):
-        with memory_of(half, place / f"half{number}.db", vectors) as memory:
-            others = [asked for article in halves[1 - number] for asked in article.asked if asked.golds]
-            others = draw.sample(others, min(sample // 2, len(others)))
-            rows += [("elsewhere", asked, _ask(memory, asked.text)) for asked in _shown(others)]
-    vectors.keep()
-    right = {kind: [_right(a, q) for k, q, a in rows if k == kind] for kind in MIXTURE}
-    rows = [row for row in rows if row[2].prompt and row[2].prompt.signals]
-    weight = {kind: share / sum(k == kind for k, _, _ in rows) for kind, share in MIXTURE.items()}
-    signals = [a.prompt.signals for _, _, a in rows if a.prompt]
-    fitted = calibration(
-        signals,
-        list(present.QUOTE.weights),
-        [kind == "answerable" and _right(a, q, quoted=True) for kind, q, a in rows],
-        [weight[kind] for kind, _, _ in rows],
-        [q.article for _, q, _ in rows],
-        [(s["similarity"] + s["overlap"]) / 2 for s in signals],
-    )
-    return {
-        "questions": {kind: len(found) for kind, found in right.items()},
-        "quote_holds_the_answer": round(float(np.mean(right["answerable"])), 4),
-        "target": TARGET,
-        "words_quoted": round(float(np.mean([len(a.text.split()) for k, _, a in rows if k == "answerable"])), 1),
-        "refused": {
-            kind: round(1 - float(np.mean([a.grounded for k, _, a in rows if k == kind])), 4) for kind in MIXTURE
-        },
-        "refusing_at": _refusing(rows),
-    }, fitted
-
-
-def _refusing(rows: Sequence[tuple[str, Asked, Answer]]) -> list[dict[str, float]]:
-    """What share of each kind would be refused below a mean of similarity and overlap."""
-    values: dict[str, list[float]] = {kind: [] for kind in MIXTURE}
-    for kind, _, answer in rows:
-        signals = answer.prompt.signals if answer.prompt else {}
-        values[kind].append((signals["similarity"] + signals["overlap"]) / 2)
-    found = []
-    for threshold in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5):
-        shares = {kind: round(float(np.mean(np.array(v) < threshold)), 4) for kind, v in values.items()}
-        found.append({"support_below": threshold, **shares})
-    return found
-
-
-def _right(answer: Answer, asked: Asked, *, quoted: bool = False) -> bool:
-    """Whether the text, or with `quoted` what would be quoted without refusing, holds the answer verbatim."""
-    text = answer.text
-    if quoted and not answer.grounded and answer.prompt:
-        text = answer.prompt.considered[0].text
-    return any(gold in text for gold in asked.golds)
 
 
 def writing(
@@ -180,7 +112,7 @@ def writing(
             held = lane.run(_job(partial(span, model, asked.text, hits))) if asked.golds else ""
             kept.add(key, {"free": said.text, "likelihood": said.confidence, "span": held})
             print(f"  {number + 1} of {len(chosen)}, {time.perf_counter() - started:.0f} s", flush=True)
-        rows.append((asked, kept[key], judged(memory, asked, kept[key]["free"]), _ask(memory, asked.text)))
+        rows.append((asked, kept[key], judged(memory, asked, kept[key]["free"]), ask(memory, asked.text)))
     return _of_written(rows)
 
 
@@ -247,19 +179,6 @@ class Said:
         return iter([self._text])
 
 
-def _shown(values: Sequence[T]) -> Iterator[T]:
-    """The values, with a line of progress now and then."""
-    started = time.perf_counter()
-    for number, value in enumerate(values, 1):
-        yield value
-        if number % 100 == 0 or number == len(values):
-            print(f"  {number} of {len(values)}, {time.perf_counter() - started:.0f} s", flush=True)
-
-
-def _ask(memory: CompressedMemory, question: str) -> Answer:
-    return memory.ask(question, mode="notepad", explain=True)
-
-
 def _code() -> str:
     """Digest of the code that finds and quotes: results of other code are not taken up again."""
     folder = Path(present.__file__).parents[1]
@@ -277,8 +196,10 @@ def _job(function: Any) -> Any:
 def table(result: dict[str, Any]) -> None:
     """Print what matters, and whether the committed numbers are these."""
     quoted, written = result["quotes"], result["written"]
-    print(json.dumps({k: v for k, v in quoted.items() if k != "refusing_at"}))
+    print(json.dumps({k: v for k, v in quoted.items() if k not in ("refusing_at", "sets")}))
     print(json.dumps(written))
+    for name, measured in quoted["sets"].items():
+        print(name, json.dumps(measured))
     for name, logistic in (("quote", present.QUOTE), ("claim", present.CLAIM), ("written", present.WRITTEN)):
         fitted = result["calibration"][name]
         print(name, "auroc", fitted["auroc"], "ece before", fitted["before"]["ece"], end=" ")

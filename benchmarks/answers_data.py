@@ -1,4 +1,4 @@
-"""SQuAD 2 (developer half) as a memory meets it: articles to read, questions with and without an answer."""
+"""Sets of questions (developer halves) as a memory meets them: articles to read, questions with and without answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ttt_memory.notepad.sentences import sentences
+
+MOST_OF_NQ = 500
+"""Of 1,327: each costs a passage to embed."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,23 @@ class Article:
     asked: tuple[Asked, ...]
 
 
-def articles(file: Path) -> list[Article]:
-    """The articles of a SQuAD 2 file, one a line."""
+def load(folder: Path) -> dict[str, list[Article]]:
+    """The sets whose answers are spans of what is read, by name."""
+    return {
+        "squad2": _squad(_records(folder / "squad2-dev.jsonl.xz")),
+        "nq-open": _nq(_records(folder / "nq-open-oracle-dev.jsonl.xz")),
+        "hotpotqa": _hotpot(_records(folder / "hotpotqa-dev.jsonl.xz")),
+        "musique": _musique(_records(folder / "musique-dev.jsonl.xz")),
+    }
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lzma.decompress(file.read_bytes()).decode().splitlines()]
+
+
+def _squad(records: list[dict[str, Any]]) -> list[Article]:
     found = []
-    for number, line in enumerate(lzma.decompress(file.read_bytes()).decode().splitlines()):
-        article: dict[str, Any] = json.loads(line)
+    for number, article in enumerate(records):
         asked = [
             Asked(
                 id=qa["id"],
@@ -52,6 +67,35 @@ def articles(file: Path) -> list[Article]:
         ]
         paragraphs = tuple(paragraph["context"] for paragraph in article["paragraphs"])
         found.append(Article(article["title"], paragraphs, tuple(asked)))
+    return found
+
+
+def _nq(records: list[dict[str, Any]]) -> list[Article]:
+    """Each question beside the paragraph that answers it."""
+    found = []
+    for number, record in enumerate(records[:MOST_OF_NQ]):
+        context = record["ctxs"][0]
+        asked = Asked(f"nq-{number}", number, record["question"], tuple(dict.fromkeys(record["answers"])), 0)
+        found.append(Article(context["title"], (f"{context['title']}\n{context['text']}",), (asked,)))
+    return found
+
+
+def _hotpot(records: list[dict[str, Any]]) -> list[Article]:
+    """Each question among its paragraphs; those to be answered by yes or no have nothing to quote."""
+    found = []
+    for number, record in enumerate(records):
+        paragraphs = tuple(f"{title}\n{''.join(lines)}" for title, lines in record["context"])
+        asked = Asked(record["_id"], number, record["question"], (record["answer"],), 0)
+        found.append(Article(record["_id"], paragraphs, () if record["answer"] in ("yes", "no") else (asked,)))
+    return found
+
+
+def _musique(records: list[dict[str, Any]]) -> list[Article]:
+    found = []
+    for number, record in enumerate(records):
+        paragraphs = tuple(f"{p['title']}\n{p['paragraph_text']}" for p in record["paragraphs"])
+        golds = tuple(dict.fromkeys((record["answer"], *record["answer_aliases"])))
+        found.append(Article(record["id"], paragraphs, (Asked(record["id"], number, record["question"], golds, 0),)))
     return found
 
 

@@ -100,7 +100,6 @@ def ask(handle: Handle, question: Question) -> Generator[str, None, Answer]:
     """
     head = handle.sync()
     clean = handle.clean(head)
-    published = handle.published
     if question.mode == "weights":
         if not clean:
             raise RelearningError(
@@ -108,11 +107,12 @@ def ask(handle: Handle, question: Question) -> Generator[str, None, Answer]:
                 why="a document was forgotten and they are being rebuilt without it",
                 fix='Ask with mode="notepad", or again when stats().relearning is False.',
             )
-        return (yield from closed_book(handle, question, published))
+        return (yield from closed_book(handle, question, handle.published))
     hits = _search(handle, question)
-    through, notes = published.through.position, (_RELEARNING,) if question.mode == "hybrid" and not clean else ()
+    through = handle.standing(head).through.position
+    notes = (_RELEARNING,) if question.mode == "hybrid" and not clean else ()
     if question.answerer == "generate":
-        weights = published.weights if question.mode == "hybrid" and clean else None
+        weights = handle.published.weights if question.mode == "hybrid" and clean else None
         return (yield from from_local_model(handle, question, hits, weights, through, notes))
     if question.answerer == "extract" or not hits:
         return (yield from _extracted(handle, question, hits, through, notes))

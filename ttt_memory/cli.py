@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -37,6 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TTTMemoryError as error:
         explain(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
         sys.exit(1)
+    except OSError as error:  # of this machine: typically, what is printed cannot be written
+        fix = "Check where the output goes, and that this disk has room."
+        explain(TTTMemoryError("The command could not go on.", why=error.strerror or str(error), fix=fix))
+        sys.exit(_without_output(1))
+
+
+def _without_output(code: int) -> int:
+    """The exit code; what is still to be printed is dropped where it cannot be, or Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 @app.callback(invoke_without_command=True)

@@ -57,7 +57,7 @@ def of_forget(handle: Handle, ids: Sequence[str]) -> Estimate:
 
 def stats(handle: Handle, tenant: str, head: Head) -> Stats:
     """State of one tenant; see `CompressedMemory.stats`."""
-    counts, published = handle.tenant.counts(), handle.published
+    counts, at, pin = handle.tenant.counts(), handle.standing(head), head.model or {}
     return Stats(
         tenant=tenant,
         documents=counts.documents,
@@ -66,18 +66,18 @@ def stats(handle: Handle, tenant: str, head: Head) -> Stats:
         snapshots=counts.snapshots,
         checkpoints=counts.checkpoints,
         tokens=counts.tokens,
-        learned_tokens=published.tokens,
+        learned_tokens=at.tokens,
         position=head.position,
-        learned_through=published.through.position,
+        learned_through=at.through.position,
         relearning=not handle.clean(head),
-        digest=published.digest,
-        state_bytes=published.weights.nbytes,
+        digest=at.digest,
+        state_bytes=handle.shape.state_bytes,
         text_bytes=counts.text_bytes,
         store_bytes=handle.ledger.size_bytes(),
-        model=handle.model.name,
-        model_fingerprint=handle.model.fingerprint,
+        model=handle.model_name,
+        model_fingerprint=pin["fingerprint"],
         embedder=handle.embedder.name,
-        backend=dict(handle.learner.backend),
+        backend=dict(at.backend),
     )
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from ttt_memory.errors import ClosedError, ConflictError, ModelMismatchError, NotFoundError, TenantNotFoundError
+from ttt_memory.errors import (
+    ClosedError,
+    ConflictError,
+    ModelMismatchError,
+    NotFoundError,
+    TenantNotFoundError,
+    TTTMemoryError,
+)
 from ttt_memory.lane import Lane, check_interrupt, embedding_lane
 from ttt_memory.learner import Learner
 from ttt_memory.ledger.ledger import Ledger
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ttt_memory.ledger.records import Head
+    from ttt_memory.ledger.records import CheckpointRow, Head, Point
     from ttt_memory.ledger.tenant import TenantLedger
     from ttt_memory.model.loaded import LoadedModel
     from ttt_memory.notepad.embedders import Embedder
@@ -65,6 +72,23 @@ class Index(NamedTuple):
     notepad: Notepad
     embedder: Embedder
     pin: str
+
+
+class Shape(NamedTuple):
+    """What verbs must know of a model that is not loaded: how it reads, and the bytes of its fast weights."""
+
+    segment_tokens: int
+    mini_batch: int
+    state_bytes: int
+
+
+class Standing(NamedTuple):
+    """The state that readers are served: the last point that it has read, tokens, digest, where it was computed."""
+
+    through: Point
+    tokens: int
+    digest: str
+    backend: Mapping[str, str]
 
 
 class SharedLedger:
@@ -151,6 +175,35 @@ class Handle:
     def published(self) -> Published:
         """The newest state; immutable."""
         return self.learner.published
+
+    @property
+    def shape(self) -> Shape:
+        """What the tenant remembers of its model's shape; a memory of an older release loads the model to know it."""
+        pin = self.tenant.head().model or {}
+        if self._learner is None and all(key in pin for key in Shape._fields):
+            return Shape(*(int(pin[key]) for key in Shape._fields))
+        return model_shape(self.model)
+
+    def standing(self, head: Head) -> Standing:
+        """Which state readers are served and how far it has read, told without the base model where it can be."""
+        row = self._best(head) if self._learner is None else None
+        at = row or self.published
+        point = row.point if row else self.published.through
+        if at.segment is None and self.clean(head) and not self._pending(point.position):
+            point = head.point
+        return Standing(point, at.tokens, at.digest, self.learner.backend if at.backend is None else at.backend)
+
+    def settled(self) -> CheckpointRow | None:
+        """The checkpoint that holds the head's weights as they are, if there is one and nothing is left to read."""
+        head = self.tenant.head()
+        row = None if head.relearning else self._best(head)
+        return None if row is None or row.segment is not None or self._pending(row.position) else row
+
+    def _best(self, head: Head) -> CheckpointRow | None:
+        return self.tenant.best_checkpoint(head.point, str((head.model or {}).get("fingerprint")))
+
+    def _pending(self, position: int) -> bool:
+        return bool(self.tenant.documents(after_position=position, learn_only=True, limit=1))
 
     def clean(self, head: Head) -> bool:
         """Whether the published weights may be shown: nothing forgotten is in them."""
@@ -266,6 +319,13 @@ class Handle:
                 self._closed = True
                 self._shared.drop()
 
+    def abandon(self) -> None:
+        """Let go of the database and keep nothing: the tenant is about to be dropped."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._shared.drop()
+
     def beside(self, tenant: TenantLedger) -> Handle:
         """Another tenant of the same store, opened with the same model."""
         return Handle(self._shared, tenant, self.model, self.embedder, wait=self.wait)
@@ -325,6 +385,40 @@ def open_handle(
         raise
 
 
+@contextlib.contextmanager
+def importing(url: str, tenant: str, *, model: str | Path, embedder: str | Embedder) -> Iterator[Handle]:
+    """A handle on a tenant that nobody sees, to be filled; at the end it gets its name, or on any exception it goes.
+
+    A process that dies inside leaves nothing that can be seen: the next opening of the store removes the rest.
+
+    Raises:
+        ConflictError: the name is a tenant's that has documents or snapshots.
+        ModelNotFoundError, StoreError: as `open_handle`.
+    """
+    ledger = Ledger.open(url)
+    shared = SharedLedger(ledger).take()
+    try:
+        rows = ledger.begin_import(tenant)
+        try:
+            embed = _embedder(embedder, None, DEFAULT_EMBEDDER)
+            rows.pin_embedder(index_pin(embed))
+            handle = Handle(shared, rows, _open_model(rows, model, rederive=False), embed, wait=True)
+            try:
+                with handle.writing():
+                    yield handle
+                    rows.end_import(tenant)
+                    handle.learner.load(rows.head())
+            except BaseException:
+                handle.abandon()
+                raise
+        except BaseException:
+            with contextlib.suppress(TTTMemoryError):
+                rows.drop()
+            raise
+    finally:
+        shared.drop()
+
+
 def _open_model(rows: TenantLedger, model: str | Path | None, *, rederive: bool) -> LoadedModel:
     """The model that was given, else the tenant's own, else the default; the tenant keeps the first one it has."""
     pin = rows.head().model
@@ -345,9 +439,15 @@ def _open_model(rows: TenantLedger, model: str | Path | None, *, rederive: bool)
     return loaded
 
 
-def model_pin(model: LoadedModel, spec: str | Path | None) -> dict[str, str]:
+def model_pin(model: LoadedModel, spec: str | Path | None) -> dict[str, Any]:
     """What a tenant remembers of its model."""
-    return {"name": model.name, "spec": str(spec or model.name), "fingerprint": model.fingerprint}
+    pin = {"name": model.name, "spec": str(spec or model.name), "fingerprint": model.fingerprint}
+    return pin | model_shape(model)._asdict()
+
+
+def model_shape(model: LoadedModel) -> Shape:
+    """The shape of a loaded model."""
+    return Shape(model.config.segment_tokens, model.config.inner.mini_batch, model.initial_state().nbytes)
 
 
 def index_pin(embedder: Embedder) -> str:

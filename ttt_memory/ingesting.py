@@ -16,7 +16,6 @@ from ttt_memory.types import Document, Progress, ProgressCallback, Receipt
 
 if TYPE_CHECKING:
     from ttt_memory.handle import Handle
-    from ttt_memory.model.config import ModelConfig
 
 
 def ingest(handle: Handle, document: Document, *, learn: bool, progress: ProgressCallback | None) -> Receipt:
@@ -34,7 +33,7 @@ def ingest(handle: Handle, document: Document, *, learn: bool, progress: Progres
         position=row.position,
         learned=row.learned,
         losses=row.losses,
-        surprise=surprise(row.losses, row.tokens, handle.model.config),
+        surprise=surprise(row.losses, row.tokens, handle),
         skipped_steps=row.skipped,
         seconds=time.perf_counter() - started,
     )
@@ -108,15 +107,17 @@ def numbered(progress: ProgressCallback | None, number: int) -> ProgressCallback
     return (lambda step: progress(step._replace(document=number + step.document))) if progress else None
 
 
-def surprise(losses: Sequence[float], tokens: int, config: ModelConfig) -> float | None:
+def surprise(losses: Sequence[float], tokens: int, handle: Handle) -> float | None:
     """Mean loss over a document's tokens before its updates, nats per token; None where it is not read yet.
 
     Mini-batches weigh by their length: the last one of a segment may be shorter.
     """
-    sizes: list[int] = []
-    for start in range(0, tokens, config.segment_tokens):
-        segment = min(config.segment_tokens, tokens - start)
-        sizes += [min(config.inner.mini_batch, segment - at) for at in range(0, segment, config.inner.mini_batch)]
-    if not losses or len(sizes) != len(losses):
+    if not losses:
+        return None
+    shape, sizes = handle.shape, list[int]()
+    for start in range(0, tokens, shape.segment_tokens):
+        segment = min(shape.segment_tokens, tokens - start)
+        sizes += [min(shape.mini_batch, segment - at) for at in range(0, segment, shape.mini_batch)]
+    if len(sizes) != len(losses):
         return None
     return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / tokens

@@ -216,7 +216,6 @@ def backend(lane: Lane, dtype: str) -> dict[str, str]:
 def _fix_threads(threads: int) -> None:
     """Fix this thread's share of PyTorch's pools without changing what the application set for its own threads."""
     import torch
-    import ttt_kernels  # noqa: F401 (MKL's first calls are made at its import, alone: see ttt_kernels._vector_maths)
 
     before = torch.get_num_threads()  # also makes this thread take its first number from the process, once
     torch.set_num_threads(threads)

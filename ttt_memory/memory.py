@@ -495,15 +495,16 @@ class CompressedMemory:
     ) -> Self:
         """Open an exported memory as a new tenant (by default under its old name) of a store.
 
+        All of it or nothing: interrupted at any moment, even by a crash, the store is as if nothing had been imported.
         Its passages are embedded again: by `embedder`, or by the one that the archive names.
 
-        Raises ConflictError where that tenant has documents, CorruptionError where the archive is damaged.
+        Raises ConflictError where that tenant has documents or snapshots, CorruptionError where the archive is damaged.
         """
-        from ttt_memory.archive import import_
+        from ttt_memory.archive_import import import_
 
         url = url or default_url()
-        name = import_(Path(path), url, tenant, embedder, progress)
-        return cls.open(url, tenant=name, embedder=embedder, progress=progress)
+        handle, name = import_(Path(path), url, tenant, embedder, progress)
+        return cls(handle, name, url)
 
     # ------------------------------------------------------------------ helpers
 
@@ -529,7 +530,7 @@ class CompressedMemory:
             tokens=row.tokens,
             learn=row.learn,
             learned=row.learned,
-            surprise=surprise(row.losses, row.tokens, self._handle.model.config),
+            surprise=surprise(row.losses, row.tokens, self._handle),
             metadata=row.metadata,
             observed_at=row.observed_at,
             ingested_at=row.ingested_at,

@@ -251,7 +251,7 @@ class Estimate(_Value):
 
 
 class Stats(_Value):
-    """State of one tenant's memory."""
+    """State of one tenant's memory; `backend` is where its fast weights were computed."""
 
     tenant: str
     documents: int

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,15 @@ def test_every_command_is_a_process_that_does_its_work_and_refuses_bad_input(not
     assert done.returncode == 0
     assert "kestrel-4471" in done.stdout
     assert used == {name for name, _ in commands()}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_output_that_cannot_be_written_is_said_and_not_traced(tmp_path):
+    line = [sys.executable, "-m", "ttt_memory", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "What to do" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

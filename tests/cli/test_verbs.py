@@ -249,11 +249,25 @@ def test_a_document_cannot_drive_the_terminal(run, monkeypatch):
     assert "\x1b" in run("get", document["id"]).out, "a pipe gets the text verbatim"
 
 
-def test_search_loads_no_base_model(run, filled, monkeypatch):
+def test_verbs_that_need_no_base_model_load_none(run, filled, tmp_path, monkeypatch):
+    digest = run("stats", "--json").json["digest"]
+    assert run("ingest", "-", "--no-learn", stdin="Only to be found.").code == 0
+    assert run("snapshot", "now").code == 0
+
     def refuse(_spec):
         pytest.fail("the base model was loaded")
 
     monkeypatch.setattr("ttt_memory.handle.load_model", refuse)
     assert "kestrel-4471" in run("search", "kestrel-4471").out
+    for mode in ("hybrid", "notepad"):
+        assert "kestrel-4471" in run("ask", "What is the door code?", "--mode", mode).out
+    assert "surprise" in run("documents").out
+    assert "kestrel-4471" in run("get", filled["harbour.md"]).out
+    assert "snapshot now" in run("log").out
+    assert "now" in run("snapshots").out
+    stats = run("stats")
+    assert digest in stats.out
+    assert "not learned yet" not in stats.err, "what is not to be learned is not waited for"
+    assert run("export", tmp_path / "a.zip").code == 0
     with pytest.raises(pytest.fail.Exception):
-        run("stats")
+        run("ask", "The door code?", "--mode", "weights")

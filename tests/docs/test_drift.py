@@ -178,3 +178,5 @@ def test_the_built_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
         fetched += re.findall(r"<link[^>]*?href=[\"']?([^\"' >]+)", html)
         away = [url for url in fetched if url.startswith(("http:", "https:", "//"))]
         assert not away, (page.name, away)
+        assert page.name == "404.html" or any(url.endswith("iframe-worker.js") for url in fetched), page.name
+    assert (tmp_path / "site" / "search" / "search_index.js").exists(), "the search works on pages opened as files"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from ttt_memory.errors import (
     StoreVersionError,
     TTTMemoryError,
 )
-from ttt_memory.ledger import Ledger
+from ttt_memory.ledger import Ledger, TenantLedger
 from ttt_memory.ledger.schema import VERSION_TABLE
 
 
@@ -83,6 +84,52 @@ def test_full_disk(tmp_path: Path) -> None:
             add(tenant, "large " * 1_000_000)
         assert dump(tenant) == before
         assert tenant.verify() == []
+
+
+def test_what_is_stored_can_be_read_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a process that died in the middle of a large document, whose rest cannot be swept now."""
+    url = f"sqlite:///{tmp_path / 'memory.db'}"
+    with Ledger.open(url) as ledger:
+        tenant = ledger.tenant("a")
+        add(tenant, "text")
+        with monkeypatch.context() as patch:
+            patch.setattr("ttt_memory.ledger.append.TRANSACTION_BYTES", 1 << 16)
+            patch.setattr(TenantLedger, "_discard_document", lambda self, id: None)
+            patch.setattr(TenantLedger, "_end_upload", lambda *_: (_ for _ in ()).throw(StoreUnavailableError("died")))
+            with pytest.raises(StoreUnavailableError, match="died"):
+                add(tenant, "large " * 30_000)
+    monkeypatch.setattr("ttt_memory.ledger.owners.is_dead", lambda *_: True)
+    full = StoreUnavailableError("database or disk is full")
+    with monkeypatch.context() as patch:
+        patch.setattr(TenantLedger, "_discard_document", lambda self, id: (_ for _ in ()).throw(full))
+        with Ledger.open(url) as ledger:
+            assert [ledger.tenant("a").text(row.id) for row in ledger.tenant("a").documents()] == ["text"]
+    with Ledger.open(url) as ledger:
+        assert ledger.sweep() == 0, "swept by this opening"
+        assert ledger.tenant("a").verify() == []
+
+
+def test_random_damage_gives_typed_errors_alone(tmp_path: Path) -> None:
+    file, draw, wrong = tmp_path / "memory.db", random.Random(20261122), 0
+    with Ledger.open(f"sqlite:///{file}") as ledger:
+        ids = [add(ledger.tenant("a"), f"text {number} " * 60).id for number in range(6)]
+        ledger.tenant("a").create_snapshot("here")
+    whole = file.read_bytes()
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 20, 300])):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{file}{suffix}").unlink(missing_ok=True)
+        file.write_bytes(data)
+        try:
+            with Ledger.open(f"sqlite:///{file}") as ledger:
+                dump(ledger.tenant("a"))
+                ledger.tenant("a").verify()
+                ledger.tenant("a").forget(ids[:1])
+        except TTTMemoryError:
+            wrong += 1
+    assert wrong > 10
 
 
 def test_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

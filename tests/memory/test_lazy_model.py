@@ -30,8 +30,10 @@ def test_finding_passages_loads_no_model(tmp_path, loaded):
     with open_tiny(tmp_path, replay=False) as memory:
         assert "kestrel" in memory.search("kestrel-4471")[0].text
         assert "tiny" in repr(memory)
-        assert loaded == ["tiny"]
         assert memory.stats().digest == digest
+        assert memory.ask("The door code?").learned_through == 1
+        assert memory.documents()[0].surprise > 0
+        assert loaded == ["tiny"]
         assert memory.score("The door code.") > 0
     assert loaded == ["tiny", "tiny"], "once, by the verb that needs it"
     with open_tiny(tmp_path) as memory:
@@ -82,8 +84,9 @@ def test_the_real_weights_are_not_mapped_until_they_are_needed(tmp_path, smollm2
         "from ttt_memory import CompressedMemory\n"
         f"mapped = lambda: any({smollm2_available!r} in line for line in open('/proc/self/maps'))\n"
         f"with CompressedMemory.open({url!r}, replay=False) as memory:\n"
-        "    memory.search('kestrel-4471'); print(mapped())\n"
-        "    memory.stats(); print(mapped())\n"
+        "    memory.search('kestrel-4471'), memory.ask('The door code?'), memory.documents(), memory.stats()\n"
+        f"    memory.export({str(tmp_path / 'a.zip')!r}); print(mapped())\n"
+        "    memory.score('The door code.'); print(mapped())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

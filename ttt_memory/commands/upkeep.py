@@ -108,7 +108,7 @@ def _reindex(
 
 def _export(place: Place, path: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
     """Write this memory, with its snapshots and weights, to one checksummed archive."""
-    with place.open(replay=True) as memory, verb_bar("exporting") as step:
+    with place.open() as memory, verb_bar("exporting") as step:
         written = memory.export(path, progress=step)
     if place.as_json:
         print_json(Exported(path=written, bytes=written.stat().st_size))

@@ -52,7 +52,11 @@ class Documents(TenantBase):
         kept = documents.c.position if detached else documents.c.live_key
         row = connection.execute(query.where(kept.is_not(None))).mappings().one_or_none()
         if row is None:
-            raise DocumentNotFoundError(f"There is no document {id!r} in this memory.", document_id=id)
+            raise DocumentNotFoundError(
+                f"There is no document {id!r} in this memory.",
+                fix="Give a whole id; `documents` lists them.",
+                document_id=id,
+            )
         return document_row(row)
 
     def documents(

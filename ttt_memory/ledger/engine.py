@@ -28,6 +28,14 @@ TRUNCATE_MILLIS = 5_000
 _PAGES = ("page_count", "page_size")
 _ERASURES = ("user_version", "application_id")
 _WRITES = "ttt_writes"
+_FIXES = {
+    "locked": "Another process holds the database; wait for it or close it, then retry.",
+    "disk is full": "Make room on its disk, then retry; what was stored before is still there.",
+    "readonly": "Make the file and its folder writable for you, or work on a copy of the file.",
+    "unable to open": "Check that it is no folder, and that its folder exists and may be written by you; a memory on a "
+    "read-only disk has to be copied first.",
+    "": "Check that the path or server exists, that it can be written and that its disk has room.",
+}
 _CORRUPT = ("malformed", "not a database", "database corruption", "invalid page", "could not read block")
 
 
@@ -155,6 +163,11 @@ class Store:
             raise
         except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
             raise translate(error, self.shown) from error
+        except (
+            UnicodeDecodeError,
+            exc.NoResultFound,
+        ) as error:  # bytes that are no text, also in SQLite's own message;
+            raise damaged(self.shown, str(error)) from error  # an index that names a row which is not there
 
     def close(self) -> None:
         """Close every connection; later use raises ClosedError."""
@@ -167,19 +180,21 @@ def translate(error: Exception, shown: str) -> TTTMemoryError:
     """The typed error for a database exception; `shown` is the URL without its password."""
     reason = str(getattr(error, "orig", None) or error).strip()
     if any(word in reason for word in _CORRUPT):
-        return CorruptionError(
-            f"The database {shown} is damaged.", why=reason, fix="Restore the file from a backup.", url=shown
-        )
+        return damaged(shown, reason)
     if isinstance(error, exc.IntegrityError):
         return ConflictError(
             "Another writer changed the same rows.", why=reason, fix="Read the head again and retry.", url=shown
         )
     if isinstance(error, exc.DataError):
         return InvalidInputError("A value does not fit the database.", why=reason, url=shown)
-    fix = "Check that the path or server exists, that it can be written and that its disk has room."
-    if "locked" in reason:
-        fix = "Another process holds the database; wait for it or close it, then retry."
+    fix = next((fix for word, fix in _FIXES.items() if word in reason), _FIXES[""])
     return StoreUnavailableError(f"The database {shown} cannot be used.", why=reason, fix=fix, url=shown)
+
+
+def damaged(shown: str, why: str) -> CorruptionError:
+    """The error for a database that holds what was never written."""
+    fix = "If this is a memory, restore it from a backup or an archive; if it is another file, give another name."
+    return CorruptionError(f"The database {shown} is damaged.", why=why, fix=fix, url=shown)
 
 
 def _parse(url: str) -> URL:

@@ -1,4 +1,4 @@
-"""A fork is a copy: no row, blob or key is shared with the tenant it comes from."""
+"""Whole tenants at once. A fork is a copy: no row, blob or key is shared with the tenant it comes from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from ttt_memory.errors import ConflictError, TTTMemoryError
 from ttt_memory.ledger import registry
@@ -15,7 +15,15 @@ from ttt_memory.ledger.append import Batch, StoredPassage, batches
 from ttt_memory.ledger.base import ROOT_BRANCH
 from ttt_memory.ledger.history import History
 from ttt_memory.ledger.records import DocumentRow, Point
-from ttt_memory.ledger.schema import TENANT_TABLES, TRANSACTION_BYTES, documents, passages, postings, tenants
+from ttt_memory.ledger.schema import (
+    TENANT_TABLES,
+    TRANSACTION_BYTES,
+    documents,
+    passages,
+    postings,
+    snapshots,
+    tenants,
+)
 
 if TYPE_CHECKING:
     from ttt_memory.ledger.ledger import Ledger
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Fork(History):
-    """Copying a tenant, and dropping one."""
+    """Copying a tenant, importing one under a name, and dropping one."""
 
     def copy_to(self, name: str, *, point: Point | None = None, ledger: Ledger | None = None) -> TenantLedger:
         """Copy a point's lineage (the head's where None) into the new tenant `name`, of another ledger if given.
@@ -123,6 +131,40 @@ class Fork(History):
                     connection.execute(insert(documents).values(**values))
                 self._insert(connection, id, batch)
 
+    def check_replaceable(self) -> None:
+        """Raise ConflictError unless an import may take this tenant's place: it has neither documents nor snapshots."""
+        with self._read() as connection:
+            self._check_replaceable(connection)
+
+    def _check_replaceable(self, connection: Connection) -> None:
+        held = (documents, snapshots)
+        counts = [
+            connection.execute(select(func.count()).where(table.c.tenant == self._tenant)).scalar_one()
+            for table in held
+        ]
+        if any(counts) or not self._row(connection)["ready"]:
+            raise ConflictError(
+                f"Tenant {self.name!r} has documents or snapshots already.",
+                fix="Import under another name.",
+                tenant=self.name,
+            )
+
+    def end_import(self, name: str) -> None:
+        """Give a tenant from `Ledger.begin_import` its name, in one transaction; until then nobody can open it.
+
+        A tenant of that name which has nothing gives way. Raises ConflictError where it has something by now.
+        """
+        with self._write() as (connection, _):
+            found = registry.find_in(connection, name)
+            if found is not None:
+                other = type(self)(self._store, tenant=found.id, name=name, key=found.key)
+                other._row(connection, lock=True)
+                other._check_replaceable(connection)
+                other._erase(connection)
+            self._end_upload(connection, "fork", "")
+            self._change(connection, ready=True, **registry.name_columns(name))
+        self.name = name
+
     def discard(self, kind: str, subject: str) -> None:
         """Remove one unfinished piece of work whose owner is gone, if it is still unfinished."""
         if kind == "document":
@@ -135,11 +177,14 @@ class Fork(History):
     def drop(self) -> None:
         """Erase the tenant and everything it has. The handle is of no more use."""
         with self._write() as (connection, _):
-            for table in TENANT_TABLES:
-                connection.execute(delete(table).where(table.c.tenant == self._tenant))
-            connection.execute(delete(tenants).where(tenants.c.id == self._tenant))
+            self._erase(connection)
             self._store.mark_residue(connection)
         self.purge_residue()
+
+    def _erase(self, connection: Connection) -> None:
+        for table in TENANT_TABLES:
+            connection.execute(delete(table).where(table.c.tenant == self._tenant))
+        connection.execute(delete(tenants).where(tenants.c.id == self._tenant))
 
 
 def _removed(name: str) -> ConflictError:

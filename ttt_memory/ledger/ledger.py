@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from types import TracebackType
 
-from ttt_memory.errors import ConflictError, TenantNotFoundError
+from ttt_memory.errors import ConflictError, StoreUnavailableError, TenantNotFoundError
 from ttt_memory.ledger import owners, registry
 from ttt_memory.ledger.engine import Store
 from ttt_memory.ledger.migrate import migrate
@@ -56,16 +57,28 @@ class Ledger:
             raise ConflictError(f"Tenant {name!r} is being copied and not whole yet.", fix="Wait until the fork ends.")
         return TenantLedger.bind(self.store, found)
 
+    def begin_import(self, name: str) -> TenantLedger:
+        """A tenant that nobody can open until `end_import(name)` names it; swept if this process dies before.
+
+        Raises ConflictError where a tenant of that name has documents or snapshots, or is being copied.
+        """
+        found = registry.find(self.store, name)
+        if found is not None:
+            TenantLedger.bind(self.store, found).check_replaceable()
+        unseen = registry.create(self.store, f"import {uuid.uuid4().hex}", ready=False)
+        return TenantLedger.bind(self.store, unseen)
+
     def tenants(self) -> list[str]:
         """Names of all tenants, sorted."""
         return registry.names(self.store)
 
     def sweep(self) -> int:
-        """Remove what dead processes left half done (documents, checkpoints, forks). Returns how many there were."""
+        """Remove what dead processes left half done (documents, checkpoints, forks, imports). Returns their number."""
         now = now_micros()
         dead = [item for item in registry.unfinished(self.store) if owners.is_dead(item.owner, item.started_at, now)]
         for item in dead:
-            with contextlib.suppress(TenantNotFoundError):  # another process swept it
+            # Another process swept it, or nothing can be written now: it stays unseen until a later opening.
+            with contextlib.suppress(TenantNotFoundError, StoreUnavailableError):
                 TenantLedger.bind(self.store, item.tenant).discard(item.kind, item.subject)
         return len(dead)
 

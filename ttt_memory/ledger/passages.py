@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, tuple_, union_all
 
 from ttt_memory.errors import CorruptionError
 from ttt_memory.ledger.append import Append, stored
@@ -17,6 +17,8 @@ from ttt_memory.ledger.schema import CHUNK_CHARACTERS, chunks, documents, passag
 from ttt_memory.ledger.values import as_id, from_json, from_micros, term_bytes
 
 T = TypeVar("T")
+COUNTED = 64
+"""Terms counted by one statement: one has at most 500 parts in SQLite."""
 
 
 class Passages(Append):
@@ -140,9 +142,15 @@ class Passages(Append):
                 texts[document, index] = decode_chunk(data, document)
         return texts
 
-    def postings(self, terms: Sequence[str]) -> dict[str, tuple[Int64, Int32]]:
-        """For each term, the live passages that hold it (ids ascending) and how often each one does."""
+    def postings(self, terms: Sequence[str], *, most: int | None = None) -> dict[str, tuple[Int64, Int32]]:
+        """For each term, the live passages that hold it (ids ascending) and how often each one does.
+
+        Terms that more than `most` passages hold are left out, unread.
+        """
         keys = {term: term_bytes(term) for term in terms}
+        if most is not None:
+            rare = self._rare(list(keys.values()), most)
+            keys = {term: key for term, key in keys.items() if key in rare}
         found: dict[bytes, list[tuple[int, int]]] = {key: [] for key in keys.values()}
         on_passage = (postings.c.tenant == passages.c.tenant) & (postings.c.passage == passages.c.id)
         with self._read() as connection:
@@ -161,6 +169,19 @@ class Passages(Append):
             )
             for term, key in keys.items()
         }
+
+    def _rare(self, keys: Sequence[bytes], most: int) -> set[bytes]:
+        """Those of the terms that at most so many passages hold; of each no more are looked at."""
+        rare: set[bytes] = set()
+        with self._read() as connection:
+            for some in batched(keys, COUNTED):
+                counts = []
+                for number, key in enumerate(some):
+                    held = select(postings.c.passage).where(postings.c.tenant == self._tenant, postings.c.term == key)
+                    few = held.limit(most + 1).subquery()
+                    counts.append(select(literal(number), func.count()).select_from(few))
+                rare.update(some[number] for number, count in connection.execute(union_all(*counts)) if count <= most)
+        return rare
 
     def replace_passages(
         self, document_id: str, new: Sequence[NewPassage], *, expected_version: int | None = None

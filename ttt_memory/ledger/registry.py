@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import NamedTuple
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from ttt_memory.errors import ConflictError
 from ttt_memory.ledger import owners
@@ -40,25 +40,33 @@ _COLUMNS = (tenants.c.id, tenants.c.name, tenants.c.key, tenants.c.ready)
 
 def find(store: Store, name: str) -> TenantKey | None:
     """The tenant with this name, finished or not. Raises InvalidInputError for a name that no tenant can have."""
-    data = name_bytes(name)
     with store.read() as connection:
-        row = connection.execute(select(*_COLUMNS).where(tenants.c.name_key == _name_key(data))).one_or_none()
+        return find_in(connection, name)
+
+
+def find_in(connection: Connection, name: str) -> TenantKey | None:
+    """The same inside a transaction."""
+    row = connection.execute(select(*_COLUMNS).where(tenants.c.name_key == _name_key(name_bytes(name)))).one_or_none()
     return None if row is None else TenantKey(row.id, name, row.key, row.ready)
 
 
+def name_columns(name: str) -> dict[str, bytes]:
+    """The columns that hold a tenant's name."""
+    data = name_bytes(name)
+    return {"name": data, "name_key": _name_key(data)}
+
+
 def create(store: Store, name: str, *, ready: bool = True) -> TenantKey:
-    """A new tenant; unfinished (a fork being made) where not `ready`. Raises ConflictError where the name is taken."""
-    data, now = name_bytes(name), now_micros()
+    """A new tenant; unfinished (a fork, an import) where not `ready`. Raises ConflictError where the name is taken."""
+    columns, now = name_columns(name), now_micros()
     with store.write() as connection:
-        taken = select(tenants.c.id).where(tenants.c.name_key == _name_key(data))
-        if connection.execute(taken).first() is not None:
+        if find_in(connection, name) is not None:
             raise ConflictError(f"Tenant {name!r} exists already.", fix="Choose another name.", tenant=name)
         key = secrets.token_bytes(32)
         id = connection.execute(
             insert(tenants)
             .values(
-                name=data,
-                name_key=_name_key(data),
+                **columns,
                 key=key,
                 ready=ready,
                 version=0,

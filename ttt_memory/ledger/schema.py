@@ -197,7 +197,7 @@ tombstones = Table(
     Column("forgotten_at", BigInteger, nullable=False),
 )
 
-# Work of several transactions that is not finished: a document, a blob, or (subject empty) the whole tenant as a fork.
+# Unfinished work of several transactions: a document, a blob, or (subject empty) a whole tenant, forked or imported.
 uploads = Table(
     "ttt_uploads",
     metadata,

@@ -110,5 +110,9 @@ class Snapshots(Checkpoints):
     def _snapshot(self, connection: Connection, name: str) -> SnapshotRow:
         row = self._find(connection, id=as_id(name), label_key=self._label_key(name))
         if row is None:
-            raise SnapshotNotFoundError(f"There is no snapshot {name!r} in this memory.", snapshot=name)
+            raise SnapshotNotFoundError(
+                f"There is no snapshot {name!r} in this memory.",
+                fix="Give a label or an id; `snapshots` lists them.",
+                snapshot=name,
+            )
         return snapshot_row(row)

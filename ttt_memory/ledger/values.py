@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ttt_memory.errors import InvalidDocumentError, InvalidInputError
+from ttt_memory.errors import CorruptionError, InvalidDocumentError, InvalidInputError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TERM_BYTES = 128
@@ -55,11 +55,20 @@ def to_json(value: Mapping[str, Any], what: str = "metadata") -> str:
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """The inverse of `to_json`."""
-    value = json.loads(text)
+    """The inverse of `to_json`. Raises CorruptionError."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _damaged(str(error)) from error
     if not isinstance(value, dict):
-        raise TypeError("stored JSON is not an object")
+        raise _damaged("it is no object")
     return value
+
+
+def _damaged(why: str) -> CorruptionError:
+    return CorruptionError(
+        "A value of the store is damaged.", why=why, fix="Restore the store from a backup or an archive."
+    )
 
 
 def to_micros(moment: datetime) -> int:
@@ -69,8 +78,11 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(value: int) -> datetime:
-    """The inverse of `to_micros`, in UTC."""
-    return EPOCH + timedelta(microseconds=value)
+    """The inverse of `to_micros`, in UTC. Raises CorruptionError."""
+    try:
+        return EPOCH + timedelta(microseconds=value)
+    except OverflowError as error:
+        raise _damaged(str(error)) from error
 
 
 def now_micros() -> int:
