@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -106,6 +108,7 @@ def train(options: argparse.Namespace) -> None:
         device=options.device,
         dtype=model.compute_dtype,
         say=print,
+        about={"command": shlex.join(["python", "gpu/train_retrofit.py", *sys.argv[1:]])},
     )
     timer.cancel()
     (phase,) = made.phases
@@ -115,7 +118,11 @@ def train(options: argparse.Namespace) -> None:
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else "none"
     about: dict[str, Any] = {"recipe": "retrofit", "control": options.control, "tokens": log[-1]["tokens"], "gpu": gpu}
     about |= {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "steps": log[-1]["step"]}
-    about |= {"settings": replace(phase.training).to_dict(), "licence": "Apache-2.0"}
+    about |= {"settings": replace(phase.training).to_dict(), "licence": "Apache-2.0", "skipped": log[-1]["skipped"]}
+    record = json.loads((out / "run.json").read_text())
+    about |= {key: record[key] for key in ("machine", "data", "about")} | {
+        "seconds": record["about"]["seconds"][phase.name]
+    }
     file = kept() / WEIGHTS
     base_model = load_model(base)
     trained = load_trained(out / phase.name / FINAL_FILE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttt_memory.notepad.fusion import LONG, LONG_TERMS, SHORT, SHORT_TERMS, Signals, final, fuse, shares
+from ttt_memory.notepad.fusion import DOCUMENTS, TALK, Signals, final, fuse, shares
 
 
 def signals(seed: int, count: int) -> Signals:
@@ -18,19 +18,22 @@ def signals(seed: int, count: int) -> Signals:
     late[draw.random(count) < 0.3] = np.nan
     return Signals(
         meaning=draw.random(count) * 2 - 1,
-        hop=draw.random(count) * 2 - 1,
         late=late,
         words=draw.random(count) * 20,
         beside=draw.random(count) * 20,
         named=draw.random(count),
         by_model=draw.random(count) < 0.5,
+        line=draw.random(count),
+        like=draw.random(count) * 2 - 1,
+        fresh=draw.random(count),
+        names=draw.random(count),
     )
 
 
-@given(st.integers(0, 10_000), st.integers(0, 40), st.integers(1, 20))
+@given(st.integers(0, 10_000), st.integers(0, 40), st.floats(0, 1))
 @settings(max_examples=80, deadline=None)
-def test_scores_are_between_0_and_1(seed: int, count: int, terms: int) -> None:
-    scores = fuse(signals(seed, count), shares(terms))
+def test_scores_are_between_0_and_1(seed: int, count: int, talk: float) -> None:
+    scores = fuse(signals(seed, count), shares(talk))
     assert scores.shape == (count,)
     assert ((scores >= 0) & (scores <= 1 + 1e-9)).all()
 
@@ -40,7 +43,7 @@ def test_scores_are_between_0_and_1(seed: int, count: int, terms: int) -> None:
 def test_the_order_of_candidates_changes_nothing(seed: int, count: int) -> None:
     given_, order = signals(seed, count), np.random.default_rng(seed).permutation(count)
     shuffled = Signals(**{name: values[order] for name, values in vars(given_).items()})
-    assert fuse(shuffled, SHORT) == pytest.approx(fuse(given_, SHORT)[order])
+    assert fuse(shuffled, TALK) == pytest.approx(fuse(given_, TALK)[order])
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30))
@@ -49,27 +52,27 @@ def test_what_names_the_writer_rises(seed: int, count: int) -> None:
     plain = replace(signals(seed, count), named=np.zeros(count))
     named = plain.named.copy()
     named[0] = 1.0
-    assert fuse(replace(plain, named=named), LONG)[0] >= fuse(plain, LONG)[0]
+    assert fuse(replace(plain, named=named), DOCUMENTS)[0] >= fuse(plain, DOCUMENTS)[0]
 
 
 def test_without_token_vectors_meaning_stands_in() -> None:
     some = signals(3, 9)
     nothing = replace(some, late=np.full(9, np.nan))
     as_meaning = replace(some, late=some.meaning)
-    assert fuse(nothing, SHORT) == pytest.approx(fuse(as_meaning, SHORT))
+    assert fuse(nothing, TALK) == pytest.approx(fuse(as_meaning, TALK))
 
 
-def test_shares_lie_between_those_of_short_and_long_queries() -> None:
-    assert shares(1) == shares(SHORT_TERMS) == SHORT
-    assert shares(LONG_TERMS) == shares(99) == pytest.approx(LONG)
-    between = shares((SHORT_TERMS + LONG_TERMS) // 2)
-    for value, one, other in zip(between, SHORT, LONG, strict=True):
+def test_shares_lie_between_those_of_documents_and_talk() -> None:
+    assert shares(0) == DOCUMENTS
+    assert shares(1) == TALK
+    for value, one, other in zip(shares(0.5), DOCUMENTS, TALK, strict=True):
         assert min(one, other) <= value <= max(one, other)
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 20))
-def test_exact_comes_before_similar(fused: float, sentence: float, terms: int) -> None:
-    similar = final(fused, min(sentence, 0.99), 0.0, terms=terms)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 20), st.floats(0, 1))
+def test_exact_comes_before_similar(fused: float, sentence: float, terms: int, talk: float) -> None:
+    share = shares(talk)
+    similar = final(fused, min(sentence, 0.99), 0.0, share, terms=terms)
     assert similar <= 1
-    assert final(0.0, 0.0, 0.01, terms=terms) > similar
-    assert terms == 1 or final(0.0, 1.0, 0.0, terms=terms) > similar
+    assert final(0.0, 0.0, 0.01, share, terms=terms) > similar
+    assert terms == 1 or final(0.0, 1.0, 0.0, share, terms=terms) > similar

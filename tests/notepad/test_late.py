@@ -24,7 +24,7 @@ def test_similarity_is_the_mean_of_the_nearest(seed: int, counts: list[int], wor
     query = unit(seed, words)
     passages = [unit(seed + n, count) for n, count in enumerate(counts, 1)]
     weights = np.random.default_rng(seed).random(words) + 0.1
-    found = late.similarity(query, weights.tolist(), [late.pack(vectors) for vectors in passages])
+    found = late.similarity(late.nearest(query, [late.pack(some) for some in passages]), weights.tolist())
     for score, vectors in zip(found, passages, strict=True):
         if len(vectors):
             assert score == pytest.approx(np.average((query @ vectors.T).max(1), weights=weights), abs=0.01)
@@ -43,8 +43,8 @@ def test_a_byte_a_component_and_one_for_the_version() -> None:
 def test_other_versions_and_nothing_are_unknown() -> None:
     data = late.pack(unit(1, 2))
     other = bytes([late.VERSION + 1]) + data[1:]
-    assert np.isnan(late.similarity(unit(2, 3), [1, 1, 1], [None, b"", other])).all()
-    assert not np.isnan(late.similarity(unit(2, 3), [1, 1, 1], [other, data])[1])
+    assert np.isnan(late.similarity(late.nearest(unit(2, 3), [None, b"", other]), [1, 1, 1])).all()
+    assert not np.isnan(late.similarity(late.nearest(unit(2, 3), [other, data]), [1, 1, 1])[1])
 
 
 def test_stop_words_and_punctuation_are_left_out(minilm: Embedder) -> None:

@@ -1,7 +1,8 @@
-"""Two processes take the same outer steps as one."""
+"""Two processes take the same outer steps as one, each holds and writes a part, and any number of them goes on."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,13 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from ttt_training import sharded_checkpoints
+from ttt_training.checkpoints import load_latest
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
+STEPS, STOP = 8, 3
+EMBEDDING_AND_PREFIX = {"embedding", "blocks.0.qkv", "blocks.0.out", "blocks.0.gate_up", "blocks.0.down"}
 
 
-def start(out: Path, steps: int, what: str, world: int) -> None:
+def start(out: Path, what: str, world: int, *, stop: int = 0) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -25,7 +31,7 @@ def start(out: Path, steps: int, what: str, world: int) -> None:
     base = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     if world > 1:
         base |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, str(WORKER), str(out), str(steps), what]
+    command = [sys.executable, str(WORKER), str(out), str(STEPS), what, str(stop)]
     ranks = [
         subprocess.Popen(command, env=base | ({"RANK": str(r)} if world > 1 else {}), stderr=subprocess.PIPE, text=True)
         for r in range(world)
@@ -33,33 +39,81 @@ def start(out: Path, steps: int, what: str, world: int) -> None:
     for rank in ranks:
         _, error = rank.communicate(timeout=600)
         assert rank.returncode == 0, error
+    return out
 
 
-def expect_equal(folder: Path) -> None:
-    one, two = (load_file(folder / name / "final.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        assert float((value - two[name]).norm()) <= 1e-5 * float(value.norm()), name
+def final(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "final.safetensors")
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(float((t - other[name]).norm()) <= 1e-5 * float(t.norm()) for name, t in one.items())
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(t, other[name]) for name, t in one.items())
+
+
+def copied(out: Path, name: str) -> Path:
+    return Path(shutil.copytree(out, out.with_name(name)))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("what", ["dynamic", "all"])
-def test_two_processes_equal_one(tmp_path, what):
-    """Second-order gradients averaged over two gloo ranks; then the last step again, by two and by one."""
-    start(tmp_path / "one", 3, what, 1)
-    start(tmp_path / "two", 3, what, 2)
-    expect_equal(tmp_path)
-    two = load_file(tmp_path / "two" / "final.safetensors")
-    lines = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
-    assert len(lines[0]) == len(lines[1]) == 3
-    sharded = (tmp_path / "two" / "sharded.txt").read_text().split()
-    assert bool(sharded) == (what == "dynamic")
-    assert all(name.startswith("blocks.0.") for name in sharded)  # the frozen prefix
-    for world in (2, 1):  # the last step again from the checkpoint before it
-        shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000003")
-        (tmp_path / "two" / "final.safetensors").unlink()
-        start(tmp_path / "two", 3, what, world)
-        expect_equal(tmp_path)
-        again = load_file(tmp_path / "two" / "final.safetensors")
-        assert world == 1 or all(torch.equal(again[name], two[name]) for name in two)
+def test_two_processes_equal_one_and_each_other(tmp_path: Path, what: str) -> None:
+    """Second-order gradients averaged over two gloo ranks, on sequences of different lengths; then on from step 3."""
+    one = start(tmp_path / "one", what, 1)
+    two = start(tmp_path / "two", what, 2)
+    assert len(losses(one)) == len(losses(two)) == STEPS
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert close(final(one), final(two))
+    assert set((two / "sharded.txt").read_text().split()) == EMBEDDING_AND_PREFIX
+
+    stopped = start(tmp_path / "stopped", what, 2, stop=STOP)
+    kept = load_latest(stopped / "checkpoints")
+    assert kept is not None
+    assert (kept.step, kept.meta["ranks"]) == (STOP, 2)
+    assert equal(kept.part("param"), final(stopped))  # one process reads the bits that two wrote
+    again = start(copied(stopped, "again"), what, 2)
+    assert equal(final(again), final(two))
+    assert losses(again) == losses(two)
+    alone = start(copied(stopped, "alone"), what, 1)
+    assert losses(alone)[STOP:] == pytest.approx(losses(two)[STOP:], abs=1e-5)
+    assert close(final(alone), final(two))
+
+    halfway = start(tmp_path / "halfway", what, 1, stop=STOP)
+    before = final(halfway)
+    together = start(halfway, what, 2)
+    assert close(before, final(stopped))
+    assert losses(together)[STOP:] == pytest.approx(losses(one)[STOP:], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_rank_writes_its_part_and_nothing_is_pickled(tmp_path: Path) -> None:
+    folder = start(tmp_path / "run", "all", 2, stop=1) / "checkpoints" / "step-00000001"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names[0] == "meta.json"
+    assert len(names) == 3
+    assert all(name.endswith(".safetensors") for name in names[1:])
+    held = []
+    for name in names[1:]:
+        with safe_open(folder / name, framework="pt") as file:
+            held.append({key: tuple(file.get_tensor(key).shape) for key in file.keys()})  # noqa: SIM118
+    shared = set(held[0]) & set(held[1])
+    moments = {f"adam/{name}/{part}" for name in EMBEDDING_AND_PREFIX for part in ("exp_avg", "exp_avg_sq")}
+    assert shared == moments | {f"param/{name}" for name in EMBEDDING_AND_PREFIX}
+    whole = sharded_checkpoints.read(folder)
+    for key in shared:
+        assert held[0][key][0] + held[1][key][0] == whole[key].shape[0]
+        assert min(held[0][key][0], held[1][key][0]) > 0
+    assert set(whole) == set(held[0]) | set(held[1])
+    damaged = folder / names[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert load_latest(folder.parent) is None

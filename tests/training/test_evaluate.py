@@ -427,6 +427,33 @@ def test_without_names_everything_is_compared_that_the_weights_allow(trained: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_weights_that_come_with_the_package_need_no_option(
+    data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every name in one plain command, and all that its result has to hold."""
+    monkeypatch.setattr(measurements, "shipped", lambda: {"tiny-ttt": trained, "tiny-control": trained})
+    out, plot = tmp_path / "all.json", tmp_path / "all.png"
+    given = ("--data", data, "--documents", 2, "--tokens", 4608, "--compare", ",".join(NAMES))
+    assert run(*given, "--model", "tiny", "--json", out, "--plot", plot) == 0
+    found = json.loads(out.read_text())
+    assert list(found["results"]) == list(NAMES)
+    for one in found["results"].values():
+        assert {"mean", "mean_after_4096", "bins"} <= set(one)
+        assert len(one["bins"]) == 5
+    assert found["results"]["control-naive"]["rate"] in (0.25, 0.5, 1.0, 2.0)
+    assert len(found["results"]["control-naive"]["tried"]) == 4
+    assert found["normaliser"] >= 1
+    pairs = {(a, b) for a, others in found["intervals"].items() for b in others}
+    assert pairs == {(a, b) for i, a in enumerate(NAMES) for b in NAMES[i + 1 :]}
+    rows = {line["what"]: line["met"] for line in found["targets"]}
+    assert {"swa - ttt after 4,096 tokens", "ttt - swa, worst bin", "control - ttt"} <= set(rows)
+    assert "gain over control: last quarter - tokens 1,024 to 4,096" in rows
+    assert all(type(met) is bool for met in rows.values())
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_writes_lower_the_real_models_loss_late_in_a_book(
     smollm2_available: str, data_dir: Path, tmp_path: Path

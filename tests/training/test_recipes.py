@@ -11,10 +11,12 @@ from ttt_training.__main__ import main
 from ttt_training.config import TrainConfig
 from ttt_training.data.shards import open_shards
 from ttt_training.errors import TrainingConfigError
+from ttt_training.evaluate.__main__ import main as evaluate
+from ttt_training.exporting import export_run
 from ttt_training.planning import plan
 from ttt_training.recipes import RECIPES, Changes, Phase, Recipe, changed, recipe
 from ttt_training.recipes.paper import SIZES
-from ttt_training.running import export_run, open_data, run
+from ttt_training.running import open_data, run
 from ttt_training.weights import load_trained
 
 from ttt_memory import CompressedMemory
@@ -142,6 +144,26 @@ def test_text_to_memory(tmp_path, capsys):
     file = tmp_path / "tiny-ttt.safetensors"
     plain = tmp_path / "plain.safetensors"
     assert main(["export", str(out), "--out", str(file), "--name", "tiny-ttt", "--plain", str(plain)]) == 0
+    card = file.with_suffix(".md").read_text()
+    assert "not stated" in card  # the data's licences were not given
+    assert "None was given" in card
+    result = tmp_path / "evaluation.json"
+    evaluated = f"compare --data {data} --documents 1 --tokens 1024 --model tiny --compare swa,ttt --weights {file}"
+    data.write_text(json.dumps({"text": text}) + "\n")
+    assert evaluate([*evaluated.split(), "--json", str(result)]) == 0
+    assert main(["card", str(file), "--data-about", "lamps, CC0", "--evaluation", str(result)]) == 0
+    card = file.with_suffix(".md").read_text()
+    expected = [
+        "lamps, CC0. Files: d.jsonl.",
+        "Apache-2.0",
+        "`python -m ttt_training run tiny --data d.jsonl",
+        "4, 2,000",
+    ]
+    expected += ["| Hours | 0.0", "PyTorch", "| Seed | 0 |", "| ttt | ", "ttt - swa, worst bin", "## Limits"]
+    assert [part for part in expected if part not in card] == []
+    assert "not stated" not in card
+    assert str(tmp_path) not in card
+    assert main(["card", str(file), "--evaluation", str(data)]) == 1
     assert load_trained(plain).keys() == load_trained(out / "tiny" / "final.safetensors").keys()
     with CompressedMemory.open(f"sqlite:///{tmp_path}/m.db", model=file, embedder="hash") as memory:
         receipt = memory.ingest(text[:2000])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ttt_training.config import RecallConfig, TrainConfig
 from ttt_training.errors import TrainingConfigError, TrainingDivergedError
 from ttt_training.trainer import TrainResult, train
 
-from ttt_memory.errors import InvalidInputError
+from ttt_memory.errors import InvalidInputError, MissingExtraError
 from ttt_memory.model.fold import Segment
 from ttt_memory.model.transformer import Transformer
 
@@ -232,3 +233,17 @@ def test_a_recalled_span_has_left_the_window() -> None:
     room = len(flat) - 6 - window + 1
     assert len(seen) > room // 2
     assert recall.choose([segment(0, 10)], window, np.random.default_rng(0)) is None
+
+
+def test_weights_and_biases_only_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    if find_spec("wandb") is None:
+        with pytest.raises(MissingExtraError, match="wandb"):
+            run(tmp_path, replace(CONFIG, steps=1), wandb="project")
+        return
+    for steps in (1, 1):  # the second call goes on with the same run
+        assert run(tmp_path, replace(CONFIG, steps=steps), wandb="project").step == 1
+    found = list((tmp_path / "wandb").glob("offline-run-*"))
+    name = (tmp_path / "wandb-run.txt").read_text().strip()
+    assert len(found) == 2
+    assert all(path.name.endswith(name) for path in found)

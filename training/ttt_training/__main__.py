@@ -14,16 +14,19 @@ import torch
 
 from ttt_memory.errors import TTTMemoryError
 from ttt_memory.model.catalogue import models_dir
+from ttt_memory.model.initialisation import Initialisation, read_initialisation
 from ttt_memory.model.registry import default_dtype, load_model
+from ttt_training.cards import card
 from ttt_training.data.records import BadRecord
 from ttt_training.distributed import joined
+from ttt_training.exporting import export_run
 from ttt_training.options import changes_of, parser
 from ttt_training.planning import lines
 from ttt_training.recipes import RECIPES, Recipe, changed, recipe
 from ttt_training.recipes.retrofit import ABOUT as RETROFIT
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 from ttt_training.recipes.tiny import python_documentation
-from ttt_training.running import export_run, names_of, open_data, plans, run, tokenizer_of
+from ttt_training.running import names_of, open_data, plans, run, tokenizer_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
             group=group,
             say=_say if speaks else _nothing,
             about={"command": _command(options.words), "files": names_of(data)},
+            wandb=options.wandb,
         )
     for result in finished.results if speaks else ():
         _out(f"{result.parameters}: {result.step:,} steps, {result.tokens:,} tokens, last loss {result.loss:.4f}")
@@ -96,7 +100,19 @@ def _export(options: argparse.Namespace) -> int:
     made, size = exported.initialisation, options.out.stat().st_size
     _out(f"{options.out}: {made.name} on {made.base}, {size / 1e6:.1f} MB, SHA-256 {made.sha256}")
     _out(f"rounding to int8 changed {100 * exported.error:.2f} % (L2) of what was learned")
+    _write_card(made, options, options.out.with_suffix(".md"))
     return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    _write_card(read_initialisation(options.file), options, options.out or options.file.with_suffix(".md"))
+    return 0
+
+
+def _write_card(made: Initialisation, options: argparse.Namespace, out: Path) -> None:
+    text = card(made, data=options.data_about, hardware=options.hardware, evaluations=options.evaluation)
+    out.write_text(text, encoding="utf-8")
+    _out(f"{out}: the model card")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -152,7 +168,7 @@ def _out(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-_VERBS = {"list": _list, "plan": _plan, "shards": _shards, "run": _run, "export": _export}
+_VERBS = {"list": _list, "plan": _plan, "shards": _shards, "run": _run, "export": _export, "card": _card}
 
 if __name__ == "__main__":
     sys.exit(main())

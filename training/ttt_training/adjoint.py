@@ -24,6 +24,7 @@ from ttt_training.outcome import OuterGradient, Recall
 from ttt_training.passes import steps_of
 from ttt_training.prefix import Prefix, add_to
 from ttt_training.pullback import CacheCotangent, copies, paired, pull_block
+from ttt_training.sharding import whole
 from ttt_training.spacing import spacing
 from ttt_training.writing import finite, pull_write, written
 
@@ -68,15 +69,21 @@ def outer_gradient(
     """
     if every < 1:
         raise ValueError(f"every is {every}, expected at least 1")
-    known = dict(net.named_parameters())
     names = tuple(parameters)
-    if unknown := set(names) - set(known):
+    if unknown := set(names) - {name for name, _ in net.named_parameters()}:
         raise ValueError(f"unknown parameters {sorted(unknown)}")
     if method == "auto":
         method = "tangent" if net.embedding.device.type == "cpu" else "reverse"
-    net.requires_grad_(False)
-    work = _Adjoint(net, segments, names, order, writes, kv_grad, every, memory, rate_scale, recall, method, on_block)
-    return work.run()
+    differentiated = [
+        block
+        for index, block in enumerate(net.layers()[: net.config.prefix_layers])
+        if any(name.startswith(f"blocks.{index}.") for name in names)
+    ]
+    with whole(net, *differentiated):
+        net.requires_grad_(False)
+        return _Adjoint(
+            net, segments, names, order, writes, kv_grad, every, memory, rate_scale, recall, method, on_block
+        ).run()
 
 
 @dataclass
@@ -161,10 +168,11 @@ class _Adjoint:
     def _forward(self) -> tuple[dict[int, _State] | None, list[float]]:
         """Kept states by block; None where a step is not finite."""
         self.x = []
+        ahead = self.prefix.read_ahead(self.steps)
         kept, norms = {}, []
         masters, cache = self.start, self.net.empty_cache().suffix
         for index, step in enumerate(self.steps):
-            self.x.append(self.prefix.read(step))
+            self.x.append(self.prefix.read(step) if ahead is None else ahead[index])
             if step.opens:
                 cache = self.net.empty_cache().suffix
             state = _State(masters, cache)

@@ -1,7 +1,8 @@
 """Checkpoints of a run: a folder each, complete or absent.
 
-`step-00000120/` holds `state.safetensors` and `meta.json`, which names the tensors' SHA-256. It is written under
-another name, synced and renamed, so that a killed process leaves the previous checkpoint and never half of one.
+`step-00000120/` holds `meta.json` and the tensors: `state.safetensors`, or a file of every rank that wrote its part
+(`sharded_checkpoints`). The meta names the SHA-256 of each. A checkpoint is written under another name, synced and
+renamed, so that a killed process leaves the previous one and never half of one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ttt_training import sharded_checkpoints
 
 KEEP = 2
 _STATE, _META, _PREFIX, _UNFINISHED = "state.safetensors", "meta.json", "step-", ".unfinished-"
@@ -43,14 +46,29 @@ class Checkpoint:
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
     """Writes a checkpoint, syncs it to disk, then removes all but the last two. Returns its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, work = folder / f"{_PREFIX}{step:08d}", folder / f"{_UNFINISHED}{step:08d}-{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    work = begin(folder, step, str(os.getpid()))
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, work / _STATE)
-    values = {**meta, "step": step, "sha256": _digest(work / _STATE)}
-    (work / _META).write_text(json.dumps(values, indent=1, sort_keys=True), encoding="utf-8")
-    for path in (work / _STATE, work / _META, work):
+    return finish(folder, step, work, {**meta, "sha256": digests(work)[_STATE]})
+
+
+def begin(folder: Path, step: int, writer: str) -> Path:
+    """An empty folder for a checkpoint in the making."""
+    work = unfinished(folder, step, writer)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return work
+
+
+def unfinished(folder: Path, step: int, writer: str) -> Path:
+    """Where a writer makes a checkpoint."""
+    return folder / f"{_UNFINISHED}{step:08d}-{writer}"
+
+
+def finish(folder: Path, step: int, work: Path, meta: Mapping[str, Any]) -> Path:
+    """Gives a checkpoint that `work` holds the tensors of its meta and its name; removes all but the last two."""
+    target = folder / f"{_PREFIX}{step:08d}"
+    (work / _META).write_text(json.dumps({**meta, "step": step}, indent=1, sort_keys=True), encoding="utf-8")
+    for path in (*work.iterdir(), work):
         _sync(path)
     if target.exists():
         shutil.rmtree(target)
@@ -59,6 +77,15 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[s
     for old in _finished(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def digests(work: Path) -> dict[str, str]:
+    """SHA-256 of every file of tensors, as the meta of a sharded checkpoint has them under `files`."""
+    found = {}
+    for path in sorted(work.glob(sharded_checkpoints.FILES)):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -70,16 +97,34 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     _sync(path.parent)
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose bytes are what was written; None if there is none."""
+def find_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Folder and meta of the newest checkpoint whose bytes are what was written; None if there is none."""
     for candidate in reversed(_finished(folder)):
         try:
-            meta = json.loads((candidate / _META).read_text(encoding="utf-8"))
-            if _digest(candidate / _STATE) == meta["sha256"]:
-                return Checkpoint(int(meta["step"]), load_file(candidate / _STATE), meta)
+            meta: dict[str, Any] = json.loads((candidate / _META).read_text(encoding="utf-8"))
+            written = meta["files"] if is_sharded(meta) else {_STATE: meta["sha256"]}
+            if digests(candidate) == written and int(meta["step"]) >= 0:
+                return candidate, meta
         except (OSError, ValueError, KeyError):
             continue
     return None
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is sound, with whole tensors whoever wrote it; None if there is none."""
+    found = find_latest(folder)
+    return None if found is None else load(*found)
+
+
+def load(path: Path, meta: dict[str, Any]) -> Checkpoint:
+    """A checkpoint that `find_latest` found."""
+    tensors = sharded_checkpoints.read(path) if is_sharded(meta) else load_file(path / _STATE)
+    return Checkpoint(int(meta["step"]), tensors, meta)
+
+
+def is_sharded(meta: Mapping[str, Any]) -> bool:
+    """Whether the ranks wrote their parts."""
+    return "files" in meta
 
 
 def clean(folder: Path) -> None:
@@ -90,11 +135,6 @@ def clean(folder: Path) -> None:
 
 def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()) if folder.is_dir() else []
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -135,6 +135,8 @@ class TrainConfig:
             raise TrainingConfigError("There are no dynamic MLPs to train.", fix="train='all'")
         if model.inner.mini_batch < 1:
             raise TrainingConfigError(f"The mini-batch is {model.inner.mini_batch}, expected at least 1.")
+        if model.dynamic_layers and model.dynamic_mlp < 1:
+            raise TrainingConfigError(f"The dynamic MLPs cannot be {model.dynamic_mlp} wide.")
         if model.window is not None and model.window <= model.sinks:
             raise TrainingConfigError(f"The window ({model.window}) must be larger than the sinks ({model.sinks}).")
         if self.recall is not None:

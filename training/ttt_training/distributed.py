@@ -1,15 +1,13 @@
 """Data-parallel outer steps under torchrun: every rank reads its own sequences, and all take the same step.
 
-DDP and FSDP free or hook parameters that a second-order graph still needs. So what is trained is replicated and its
-outer gradients are averaged here, after the adjoint is done with them; the frozen prefix, which the adjoint only reads
-forward, is sharded with `fully_shard` and gathered block by block. The embedding stays whole on every rank: tied, it is
-also the head that every mini-batch is differentiated through.
+DDP and FSDP free or hook parameters that a second-order graph still needs. So outer gradients are averaged here, after
+the adjoint is done with them; which tensors a rank holds a part of is said in `sharding`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from ttt_memory.model.transformer import Transformer
 from ttt_training.errors import TrainingConfigError
+from ttt_training.sharding import Sharding
 
 
 class Group:
@@ -33,25 +32,32 @@ class Group:
         return self.rank == 0
 
     def average(
-        self, loss: float, tokens: int, grads: Mapping[str, Tensor], names: Iterable[str], net: Transformer
+        self,
+        loss: float,
+        tokens: int,
+        grads: dict[str, Tensor],
+        names: Iterable[str],
+        net: Transformer,
+        sharding: Sharding,
     ) -> tuple[float, int, dict[str, Tensor]]:
-        """Mean loss, sum of tokens and mean gradients over the ranks.
+        """Mean loss, sum of tokens and mean gradients over the ranks; of sharded parameters this rank's rows.
 
         Args:
-            loss, tokens, grads: of this rank; parameters without a gradient count as zero.
+            loss, tokens, grads: of this rank; parameters without a gradient count as zero. `grads` is emptied.
             names, net: the parameters that are differentiated, in an order that all ranks share, and their network.
+            sharding: which of them are sharded.
         """
         numbers = torch.tensor([loss / self.world, float(tokens)], dtype=torch.float64, device=self.device)
         dist.all_reduce(numbers)
         mean: dict[str, Tensor] = {}
         parameters = dict(net.named_parameters())
         for name in names:
-            found, like = grads.get(name), parameters[name]
-            grad = (
-                torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32)) if found is None else found
-            )
+            grad, like = grads.pop(name, None), parameters[name]
+            if grad is None:
+                wide = torch.promote_types(like.dtype, torch.float32)
+                grad = torch.zeros(like.shape, dtype=wide, device=like.device)
             dist.all_reduce(grad)
-            mean[name] = grad.div_(self.world)
+            mean[name] = sharding.rows(name, grad.div_(self.world))
         return float(numbers[0]), int(numbers[1]), mean
 
     def any(self, flag: bool) -> bool:
@@ -59,6 +65,12 @@ class Group:
         found = torch.tensor(float(flag), device=self.device)
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return bool(found)
+
+    def told(self, value: str) -> str:
+        """What the first rank says, on every rank."""
+        said = [value]
+        dist.broadcast_object_list(said, src=0, device=self.device)
+        return said[0]
 
     def wait(self) -> None:
         """Returns when every rank is here."""
@@ -74,25 +86,6 @@ class Group:
                 why=f"there are {len(set(every))} different ones",
                 fix="Start every rank with the same command, data and model.",
             )
-
-    def shard_frozen(self, net: Transformer, trained: Iterable[str]) -> int:
-        """Shards the prefix blocks that are not trained, in place; returns how many."""
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-        names = tuple(trained)
-        mesh = init_device_mesh(self.device.type, (self.world,))
-        sharded = 0
-        for index, block in enumerate(net.layers()[: net.config.prefix_layers]):
-            if any(name.startswith(f"blocks.{index}.") for name in names):
-                continue
-            for parameter in block.parameters():
-                parameter.requires_grad_(False)
-            fully_shard(block, mesh=mesh, reshard_after_forward=True)
-            for method in ("attend", "static"):
-                register_fsdp_forward_method(block, method)
-            sharded += 1
-        return sharded
 
 
 @contextmanager

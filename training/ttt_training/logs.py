@@ -1,4 +1,4 @@
-"""What a run tells: a JSON line per outer step, a bar or plain lines, TensorBoard where it is installed."""
+"""What a run tells: a JSON line per outer step (and the boards), a bar or plain lines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ttt_training.boards import boards
+
 LOG_FILE = "log.jsonl"
 SECONDS_BETWEEN_LINES = 20.0
 
 
 class Log:
-    """`log.jsonl` of a run that has done `step` outer steps; later lines, of work that was lost, are dropped."""
+    """`log.jsonl` of a run that has done `step` outer steps; later lines, of work that was lost, are dropped.
 
-    def __init__(self, out: Path, step: int) -> None:
+    `wandb` names a project of Weights & Biases that is told too.
+    """
+
+    def __init__(self, out: Path, step: int, *, wandb: str | None = None) -> None:
         self._path = out / LOG_FILE
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _step(line) is not None and (_step(line) or 0) <= step]
@@ -26,21 +31,19 @@ class Log:
             scratch = self._path.with_suffix(".tmp")
             scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             os.replace(scratch, self._path)
-        self._board = _board(out)
+        self._boards = boards(out, wandb=wandb)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """One outer step; `record["step"]` counts from 1."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if self._board is not None:
-            for name, value in record.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, record["step"])
+        for board in self._boards:
+            board.add(record)
 
     def close(self) -> None:
-        """Flushes TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
+        """Flushes the boards."""
+        for board in self._boards:
+            board.close()
 
 
 def _step(line: str) -> int | None:
@@ -48,14 +51,6 @@ def _step(line: str) -> int | None:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return None  # the line that a killed process was writing
-
-
-def _board(out: Path) -> Any:
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"))
 
 
 class Display:

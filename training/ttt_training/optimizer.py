@@ -64,9 +64,12 @@ def global_norm(grads: Mapping[str, Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads.values()])))
 
 
-def clip(grads: Mapping[str, Tensor], limit: float) -> float:
-    """Scales the gradients in place to a global norm of at most `limit` (0: no limit); gives the norm before."""
-    norm = global_norm(grads)
+def clip(grads: Mapping[str, Tensor], limit: float, norm: float | None = None) -> float:
+    """Scales the gradients in place to a global norm of at most `limit` (0: no limit); gives the norm before.
+
+    `norm` is given where the gradients are rows of larger ones.
+    """
+    norm = global_norm(grads) if norm is None else norm
     if limit and norm > limit:
         for grad in grads.values():
             grad.mul_(limit / norm)

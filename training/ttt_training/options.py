@@ -12,7 +12,7 @@ from ttt_training.recipes.retrofit import DEFAULT_BASE
 from ttt_training.trained import CHOICES
 
 _TRAINING = ("lr", "floor", "rate_lr", "rate_floor", "train", "order", "every", "seed", "checkpoint_minutes")
-_MODEL = ("window", "dynamic_layers")
+_MODEL = ("window", "dynamic_layers", "dynamic_mlp")
 _INNER = ("rule", "mini_batch", "decay", "rate")
 
 
@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument("--out", type=Path, help="folder of a run, whose log tells the speed")
     running.add_argument("--out", type=Path, required=True, help="folder of the run")
     running.add_argument("--fresh", action="store_true", help="refuse a folder that holds a run already")
+    running.add_argument(
+        "--wandb", metavar="PROJECT", help="also log to Weights & Biases (WANDB_MODE=offline: to files)"
+    )
     running.add_argument("--data", nargs="+", metavar="DATA", help=_DATA)
     sharding = verbs.add_parser("shards", help="tokenise text once, for any number of runs")
     sharding.add_argument("--data", nargs="+", metavar="DATA", required=True, help=_DATA)
@@ -40,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     exporting.add_argument("--out", type=Path, required=True, help="the file, NAME.safetensors")
     exporting.add_argument("--name", required=True, help="what a model with it is called")
     exporting.add_argument("--plain", type=Path, help="also write the rounded parameters for `evaluate --weights`")
+    carding = verbs.add_parser("card", help="the model card of an exported file, with evaluations made since")
+    carding.add_argument("file", type=Path, help="NAME.safetensors")
+    carding.add_argument("--out", type=Path, help="the card (default: NAME.md beside the file)")
+    for one in (exporting, carding):
+        one.add_argument("--data-about", metavar="TEXT", help="for the card: what was trained on, and its licences")
+        one.add_argument("--hardware", metavar="TEXT", help="for the card (default: what the run wrote down)")
+        one.add_argument("--evaluation", type=Path, nargs="+", default=[], metavar="JSON", help="results for the card")
     return top
 
 
@@ -75,6 +85,7 @@ def _changes(one: argparse.ArgumentParser) -> None:
     one.add_argument("--checkpoint-minutes", type=float)
     one.add_argument("--window", type=int)
     one.add_argument("--dynamic-layers", type=int, help="blocks with a dynamic MLP")
+    one.add_argument("--dynamic-mlp", type=int, metavar="WIDTH", help="of the dynamic MLPs: at most the static ones'")
     one.add_argument("--rule", choices=("sgd", "muon"), help="inner rule")
     one.add_argument("--mini-batch", type=int, help="tokens of an inner step")
     one.add_argument("--decay", type=float, help="share of the distance to W0 that a step gives back")

@@ -62,7 +62,7 @@ def plan(
     keys = 2 * config.dynamic_layers * config.kv_heads * config.head_dim * min(window, phase.length) * bytes_each
     blocks = -(-phase.length // (config.inner.mini_batch * training.every))
     flops = _flops(net, sizes, names, window, second=writes and training.order == 2, writes=writes)
-    speed = _logged(out) or (_product_speed(dtype, device) * _SHARE_OF_PEAK / flops if measure else 0.0)
+    speed = logged_speed(out) or (_product_speed(dtype, device) * _SHARE_OF_PEAK / flops if measure else 0.0)
     return Plan(
         parameters=sum(sizes.values()),
         trained=trained,
@@ -124,17 +124,32 @@ def _product_speed(dtype: torch.dtype, device: str) -> float:
     return best
 
 
-def _logged(out: Path | None) -> float:
-    """Median tokens per second of the run's log; 0 without one."""
+def logged_speed(out: Path | None) -> float:
+    """Median tokens per second of the last outer steps in a run's log; 0 without one."""
+    speeds = [speed for _, speed in _log(out)[-50:]]
+    return statistics.median(speeds) if speeds else 0.0
+
+
+def logged_seconds(out: Path) -> float:
+    """Seconds that the outer steps in a run's log took, whatever happened between them."""
+    seconds, before = 0.0, 0
+    for tokens, speed in _log(out):
+        seconds, before = seconds + (tokens - before) / speed, tokens
+    return seconds
+
+
+def _log(out: Path | None) -> list[tuple[int, float]]:
+    """Tokens so far, and tokens per second, by outer step."""
     if out is None or not (out / "log.jsonl").is_file():
-        return 0.0
+        return []
     found = []
-    for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-50:]:
+    for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines():
         try:
-            found.append(float(json.loads(line)["tokens_per_second"]))
+            record = json.loads(line)
+            found.append((int(record["tokens"]), float(record["tokens_per_second"])))
         except (ValueError, KeyError, TypeError):
             continue
-    return statistics.median(found) if found else 0.0
+    return found
 
 
 def _duration(seconds: float) -> str:

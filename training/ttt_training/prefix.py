@@ -12,6 +12,7 @@ from ttt_memory.model.fold import fast_impl
 from ttt_memory.model.transformer import Transformer
 from ttt_training.passes import Step
 from ttt_training.pullback import CacheCotangent, cache_of, cache_tensors, tracked
+from ttt_training.sharding import is_sharded, whole
 
 
 class Prefix:
@@ -38,6 +39,25 @@ class Prefix:
             self._caches.append(self._cache)
         x, self._cache = self._net.prefix(self._net.embed(step.inputs[None]), self._cache, impl=fast_impl(self._net))
         return x
+
+    @torch.no_grad()
+    def read_ahead(self, steps: Sequence[Step]) -> list[Tensor] | None:
+        """What `read` would give for every step, where blocks are sharded: block by block, each gathered once."""
+        net, layers = self._net, self._net.layers()[: self._net.config.prefix_layers]
+        if self.trained or not any(is_sharded(block) for block in layers):
+            return None
+        xs = [net.embed(step.inputs[None]) for step in steps]
+        for index, block in enumerate(layers):
+            with whole(block):
+                length, cached = 0, net.empty_cache().prefix.layers[index]
+                for at, step in enumerate(steps):
+                    if step.opens:
+                        length, cached = 0, net.empty_cache().prefix.layers[index]
+                    rope = net.rope(length + xs[at].shape[1], xs[at].device, xs[at].dtype)
+                    x, cached = block.attend(xs[at], cached, length, rope, fast_impl(net))
+                    xs[at] = block.static(x)
+                    length += x.shape[1]
+        return xs
 
     def pull(self, steps: Sequence[Step], cotangents: Sequence[Tensor | None]) -> dict[str, Tensor]:
         """Gradients of the parameters from cotangents [1, n, D] of every block's output; last block first."""

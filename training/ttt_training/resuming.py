@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ttt_memory.model.transformer import Transformer
-from ttt_training.checkpoints import Checkpoint
 from ttt_training.config import TrainConfig
 from ttt_training.errors import TrainingConfigError
 
@@ -22,11 +21,11 @@ def identity_of(net: Transformer, config: TrainConfig, tokenizer: str) -> dict[s
     return {"config": config.to_dict(), "net": network_digest(net), "tokenizer": tokenizer}
 
 
-def require_same_run(kept: Checkpoint, identity: dict[str, Any], out: Path) -> None:
+def require_same_run(meta: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
     """Raises TrainingConfigError unless the checkpoint is of this run."""
-    ours, theirs = _lasting(identity["config"]), _lasting(dict(kept.meta.get("config") or {}))
+    ours, theirs = _lasting(identity["config"]), _lasting(dict(meta.get("config") or {}))
     settings = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-    names = [name for name in ("net", "tokenizer") if kept.meta.get(name) != identity[name]]
+    names = [name for name in ("net", "tokenizer") if meta.get(name) != identity[name]]
     if settings or names:
         raise TrainingConfigError(
             f"{out} holds another run.",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ttt_memory.errors import ModelFormatError
-from ttt_memory.model.initialisation import Initialisation, reshaped
+from ttt_memory.model.initialisation import reshaped
 from ttt_memory.model.loaded import LoadedModel, Tokenizer
 from ttt_memory.model.registry import default_dtype, load_model
 from ttt_memory.model.transformer import Transformer
+from ttt_training.boards import require_wandb
 from ttt_training.data.sequences import Sequences
 from ttt_training.data.shards import Shards, open_shards
 from ttt_training.data.tokenise import Progress, prepare
@@ -25,10 +23,10 @@ from ttt_training.distributed import Group
 from ttt_training.errors import TrainingConfigError
 from ttt_training.planning import Plan, lines, plan
 from ttt_training.recipes import Phase, Recipe
+from ttt_training.run_note import RunNote
 from ttt_training.trainer import FINAL_FILE, TrainResult, train
-from ttt_training.weights import export, load_trained, relative_error, unpacked
+from ttt_training.weights import load_trained
 
-RUN_FILE = "run.json"
 Say = Callable[[str], None]
 
 
@@ -86,6 +84,7 @@ def run(
     group: Group | None = None,
     say: Say = print,
     about: dict[str, Any] | None = None,
+    wandb: str | None = None,
 ) -> Finished:
     """Trains every phase of `recipe` that is not done yet; prints the plan first.
 
@@ -99,9 +98,12 @@ def run(
         group: the ranks of a distributed run, each with this call.
         say: where lines for people go.
         about: JSON-able, kept in `run.json`: the command, the data's names.
+        wandb: project of Weights & Biases that the log goes to as well.
 
-    Raises TrainingConfigError, ModelFormatError or ModelNotFoundError before any work is done.
+    Raises TrainingConfigError, ModelFormatError, ModelNotFoundError or MissingExtraError before any work is done.
     """
+    if wandb is not None:
+        require_wandb()
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TrainingConfigError("There is no CUDA GPU here.", fix="--device cpu")
     dtype = _dtype(recipe, dtype)
@@ -113,7 +115,7 @@ def run(
         for line in lines(phase, numbers):
             say(line)
     about = {"device": device, "dtype": str(dtype), "ranks": group.world if group else 1, **(about or {})}
-    note = _Note(out, recipe, shards, about, writes=group is None or group.first)
+    note = RunNote(out, recipe, shards, about, writes=group is None or group.first)
     net, results = None, []
     for phase, source in zip(recipe.phases, sources, strict=True):
         folder = out / phase.name
@@ -121,7 +123,14 @@ def run(
             net = _network(recipe, phase, net, dtype, device)
             began = time.monotonic()
             result = train(
-                net, source, phase.training, folder, resume=resume, tokenizer=tokenizer.fingerprint, group=group
+                net,
+                source,
+                phase.training,
+                folder,
+                resume=resume,
+                tokenizer=tokenizer.fingerprint,
+                group=group,
+                wandb=wandb,
             )
             results.append(result)
             note.add(phase, result, time.monotonic() - began)
@@ -129,51 +138,6 @@ def run(
                 return Finished(tuple(results), done=False)
         net = _continued(recipe, phase, folder / FINAL_FILE, dtype, device)
     return Finished(tuple(results), done=True)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A learned initialisation, and the L2 error of its rounding as a share of what training changed."""
-
-    initialisation: Initialisation
-    error: float
-
-
-def export_run(out: Path, file: Path, *, name: str, plain: Path | None = None, licence: str = "Apache-2.0") -> Exported:
-    """A finished run as a learned initialisation, with what `run.json` says of it.
-
-    Args:
-        out: the run's folder.
-        file: what is written.
-        name: what a model with it is called.
-        plain: also write the parameters as they come back out of the file, for `ttt_training.evaluate --weights`.
-        licence: of the weights.
-
-    Raises TrainingConfigError if the run is not done or did not start from a base model.
-    """
-    record = _read_note(out)
-    if not record["base"]:
-        raise TrainingConfigError("A run from scratch has no base to be added to.", fix="Export a retrofit.")
-    if len(record["done"]) != 1:
-        raise TrainingConfigError(f"The run in {out.name} is not finished.", fix="Run it again; it goes on.")
-    (phase,) = record["phases"]
-    (done,) = record["done"].values()
-    base = load_model(record["base"])
-    config = type(base.config).from_dict(phase["config"])
-    training = {
-        "recipe": record["recipe"],
-        "licence": licence,
-        **done,
-        **{key: record[key] for key in ("date", "data", "machine", "about")},
-        "settings": phase["training"],
-    }
-    # A local base is not named by its path, which would mean nothing elsewhere.
-    known = record["base"] if not Path(record["base"]).exists() else base.name
-    trained = load_trained(out / phase["name"] / FINAL_FILE)
-    made = export(base.net, trained, file, name=name, base_name=known, config=config, training=training)
-    if plain is not None:
-        save_file({key: value.contiguous() for key, value in unpacked(base.net, made).items()}, plain)
-    return Exported(made, relative_error(base.net, trained, made))
 
 
 def _dtype(recipe: Recipe, dtype: torch.dtype | None) -> torch.dtype:
@@ -221,79 +185,6 @@ def _continued(recipe: Recipe, phase: Phase, final: Path, dtype: torch.dtype, de
         own[name] = (tensor if tensor.ndim == 1 or "w0_" in name else tensor.to(dtype)).to(device)
     net.load_state_dict(own, assign=True)
     return net.requires_grad_(False)
-
-
-class _Note:
-    """`run.json`: what was run on what, and which phases are done."""
-
-    def __init__(self, out: Path, recipe: Recipe, shards: Shards, about: dict[str, Any], *, writes: bool) -> None:
-        self._path, self._writes = out / RUN_FILE, writes
-        out.mkdir(parents=True, exist_ok=True)
-        phases = [
-            {"name": p.name, "config": p.config.to_dict(), "training": p.training.to_dict(), "length": p.length}
-            | {"memory_share": p.memory_share}
-            for p in recipe.phases
-        ]
-        data = {"key": shards.key, "documents": len(shards), "tokens": shards.tokens}
-        self._record: dict[str, Any] = {"recipe": recipe.name, "base": recipe.base, "phases": phases, "data": data}
-        if self._path.is_file():
-            earlier = _read_note(out)
-            self._refuse_another(earlier)
-            self._record |= {key: earlier[key] for key in ("date", "machine", "about", "done")}
-        else:
-            machine = {
-                "processor": platform.machine(),
-                "system": platform.system(),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "gpu": torch.cuda.get_device_name() if about.get("device", "").startswith("cuda") else None,
-            }
-            self._record |= {"date": time.strftime("%Y-%m-%d"), "machine": machine, "about": about, "done": {}}
-        self._write()
-
-    def _refuse_another(self, earlier: dict[str, Any]) -> None:
-        differing = [key for key in ("recipe", "base", "data") if earlier[key] != self._record[key]]
-        done, phases = (
-            earlier["done"],
-            zip(earlier["phases"], json.loads(json.dumps(self._record["phases"])), strict=False),
-        )
-        differing += [f"the finished phase {old['name']}" for old, new in phases if old["name"] in done and old != new]
-        if differing:
-            raise TrainingConfigError(
-                "The folder holds another run.", why=f"other: {', '.join(differing)}", fix="Name another --out."
-            )
-
-    def is_done(self, phase: Phase) -> bool:
-        return phase.name in self._record["done"]
-
-    def add(self, phase: Phase, result: TrainResult, seconds: float) -> None:
-        spent = self._record["about"].setdefault("seconds", {})
-        spent[phase.name] = round(spent.get(phase.name, 0.0) + seconds, 1)
-        if not result.interrupted:
-            self._record["done"][phase.name] = {
-                "steps": result.step,
-                "tokens": result.tokens,
-                "last_loss": result.loss,
-                "skipped": result.skipped,
-                "seconds": spent[phase.name],
-            }
-        self._write()
-
-    def _write(self) -> None:
-        if not self._writes:
-            return
-        partial = self._path.with_suffix(".tmp")
-        partial.write_text(json.dumps(self._record, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._path)
-
-
-def _read_note(out: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingConfigError(f"The folder {out.name!r} holds no run.", why=str(error)) from error
-    return record
 
 
 def names_of(data: Sequence[str | Path]) -> list[str]:

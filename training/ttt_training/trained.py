@@ -12,6 +12,7 @@ from ttt_memory.model.blocks import precise
 from ttt_memory.model.transformer import Transformer
 from ttt_training.errors import TrainingConfigError
 from ttt_training.lora import LowRank
+from ttt_training.sharding import Sharding, local
 
 Choice = Literal["dynamic", "dynamic+norms", "lora", "all"]
 CHOICES: tuple[str, ...] = get_args(Choice)
@@ -59,6 +60,7 @@ class Trained:
     def __init__(self, net: Transformer, choice: str, *, rank: int = 8, alpha: float = 16.0, seed: int = 0) -> None:
         self.net, self.names = net, trained_names(net, choice)
         self._parameters = dict(net.named_parameters())
+        self._sharding: Sharding | None = None
         self._low_rank: LowRank | None = None
         adapted: set[str] = set()
         if choice == "lora":
@@ -87,8 +89,22 @@ class Trained:
             if name in self._adapted:
                 assert self._low_rank is not None
                 parameter.copy_(self._low_rank.merged(name))
-            elif parameter.data_ptr() != self.masters[name].data_ptr():
-                parameter.copy_(self.masters[name])
+                continue
+            mine = local(parameter)
+            if mine.data_ptr() != self.masters[name].data_ptr():
+                mine.copy_(self.masters[name])
+
+    @property
+    def adapted(self) -> frozenset[str]:
+        """Matrices that are trained through adapters."""
+        return frozenset(self._adapted)
+
+    @torch.no_grad()
+    def shard(self, sharding: Sharding) -> None:
+        """Keeps this rank's rows of the masters, once the network's parameters have been sharded."""
+        self._parameters = dict(self.net.named_parameters())
+        self._sharding = sharding
+        self.masters = {name: sharding.rows(name, master) for name, master in self.masters.items()}
 
     @torch.no_grad()
     def pull(self, grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,12 +135,16 @@ class Trained:
         self.publish()
 
     def merged(self) -> dict[str, Tensor]:
-        """Trained parameters under the network's names, in the masters' precision; adapters merged."""
+        """Trained parameters under the network's names, in the masters' precision; adapters merged.
+
+        Of a sharded network whole ones, on every rank: all of them must ask.
+        """
         low_rank = self._low_rank
-        return {
+        merged = {
             name: low_rank.merged(name) if low_rank is not None and name in self._adapted else self.masters[name]
             for name in self.names
         }
+        return merged if self._sharding is None else self._sharding.gathered(merged)
 
 
 def _static_matrices(net: Transformer) -> list[str]:

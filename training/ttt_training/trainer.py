@@ -17,12 +17,14 @@ from ttt_training import checkpoints
 from ttt_training.adjoint import OuterGradient, outer_gradient
 from ttt_training.config import TrainConfig
 from ttt_training.errors import TrainingConfigError, TrainingDivergedError
+from ttt_training.keeping import Keeper, find
 from ttt_training.logs import Display, Log
 from ttt_training.optimizer import RATES, Optimizer, clip
 from ttt_training.prefix import add_to
 from ttt_training.resuming import identity_of, require_same_run
 from ttt_training.run_types import Progress, Source, TrainResult
 from ttt_training.schedule import inner_rate_scale, warm_up_cosine
+from ttt_training.sharding import Sharding
 from ttt_training.signals import Stop, StopRequestedError
 from ttt_training.trained import Trained
 
@@ -43,6 +45,7 @@ def train(
     progress: Progress | bool = True,
     tokenizer: str = "",
     group: Group | None = None,
+    wandb: str | None = None,
 ) -> TrainResult:
     """Trains `net` in place and leaves checkpoints, `log.jsonl` and the trained parameters in `out`.
 
@@ -56,10 +59,12 @@ def train(
         resume: go on from the newest checkpoint in `out`. False refuses a folder that has one.
         progress: True shows a bar (or plain lines) on standard error; False nothing; or a function.
         tokenizer: fingerprint of the model's; compared with `sequences.tokenizer` where there is one.
-        group: the ranks that share the sequences of every outer step; the first one writes.
+        group: the ranks that share the sequences of every outer step; the first one writes the log.
+        wandb: project of Weights & Biases that the log goes to as well.
 
     Raises:
         TrainingConfigError: the configuration, the data or the checkpoint cannot work with this network.
+        MissingExtraError: `wandb` without the package.
         TrainingDivergedError: more than `max_skipped` outer steps were not finite.
     """
     config.check(net.config)
@@ -74,7 +79,7 @@ def train(
             why=f"{theirs[:12]} is not {tokenizer[:12]}",
             fix="Make the shards again with this model.",
         )
-    return _Run(net, sequences, config, out, resume, progress, tokenizer, group).run()
+    return _Run(net, sequences, config, out, resume, progress, tokenizer, group, wandb).run()
 
 
 class _Run:
@@ -88,41 +93,47 @@ class _Run:
         progress: Progress | bool,
         tokenizer: str,
         group: Group | None,
+        wandb: str | None,
     ) -> None:
         self.net, self.source, self.config, self.out = net, sequences, config, out
         self.folder = out / CHECKPOINTS
         self.group, self.first = group, group is None or group.first
         self.identity = identity_of(net, config, tokenizer)
         self.trained = Trained(net, config.train, rank=config.rank, alpha=config.alpha, seed=config.seed)
+        self.sharding: Sharding | None = None
+        if group is not None:
+            group.require_same("the network", str(self.identity))
+            self.sharding = Sharding(net, group.device, keep=self.trained.adapted)
+            self.trained.shard(self.sharding)
         self.optimizer = Optimizer(self.trained.masters, betas=config.betas, weight_decay=config.weight_decay)
+        self.keeper = Keeper(self.folder, self.trained, self.optimizer, group, self.sharding)
         self.step, self.tokens, self.skipped, self.loss = 0, 0, 0, math.nan
         self.position = sequences.state()
         self._resume(resume)
         self.trained.publish()
         if group is not None:
-            group.require_same("the network and the position", f"{self.identity} {self.step} {self.position}")
-            group.shard_frozen(net, self.trained.names)
+            group.require_same("the position", f"{self.step} {self.position}")
         out.mkdir(parents=True, exist_ok=True)
         if self.first:
             checkpoints.clean(self.folder)
-        self.log = Log(out, self.step) if self.first else None
+        self.log = Log(out, self.step, wandb=wandb) if self.first else None
         self.display = Display(config.steps, self.step) if progress is True and self.first else None
         self.progress = progress if callable(progress) else self.display
         self.saved_at, self.saved_step = time.monotonic(), self.step if self.step else -1
 
     def _resume(self, resume: bool) -> None:
-        kept = checkpoints.load_latest(self.folder)
+        kept = find(self.folder, self.group)
         if kept is None:
             return
+        _, meta = kept
         if not resume:
             raise TrainingConfigError(
-                f"{self.out} holds a run already.", why=f"it has done {kept.step} steps", fix="Name another folder."
+                f"{self.out} holds a run already.", why=f"it has done {meta['step']} steps", fix="Name another folder."
             )
-        require_same_run(kept, self.identity, self.out)
-        self.trained.load(kept.part("param"))
-        self.optimizer.load(kept.part("adam"))
-        self.step, self.tokens, self.skipped = kept.step, kept.meta["tokens"], kept.meta["skipped"]
-        self.position = kept.meta["position"]
+        require_same_run(meta, self.identity, self.out)
+        self.keeper.load(kept)
+        self.step, self.tokens, self.skipped = meta["step"], meta["tokens"], meta["skipped"]
+        self.position = meta["position"]
         self.source.seek(self.position)
 
     def run(self) -> TrainResult:
@@ -146,8 +157,9 @@ class _Run:
             if self.display is not None:
                 self.display.close()
         parameters = self.out / FINAL_FILE
+        merged = self.trained.merged()
         if self.first:
-            checkpoints.save_tensors(self.trained.merged(), parameters)
+            checkpoints.save_tensors(merged, parameters)
         if self.group is not None:
             self.group.wait()
         return TrainResult(
@@ -168,7 +180,8 @@ class _Run:
         rank, world = (self.group.rank, self.group.world) if self.group is not None else (0, 1)
         for index in range(rank, config.batch, world):
             sequence = next(stream, None)
-            if sequence is None:
+            ended = sequence is None if self.group is None else self.group.any(sequence is None)
+            if sequence is None or ended:
                 return False
             result = self._gradient(sequence, index, stop)
             found.append(result)
@@ -176,10 +189,14 @@ class _Run:
                 add_to(grads, name, grad * (world / config.batch))
         loss = sum(one.loss for one in found) / len(found)
         tokens = sum(one.tokens for one in found)
-        if self.group is not None:
-            loss, tokens, grads = self.group.average(loss, tokens, grads, self.trained.names, self.net)
+        norm = None
+        if self.group is not None and self.sharding is not None:
+            names, net = self.trained.names, self.net
+            loss, tokens, grads = self.group.average(loss, tokens, grads, names, net, self.sharding)
         grads = self.trained.pull(grads)
-        norm = clip(grads, config.clip) if grads else math.nan
+        if self.sharding is not None:
+            norm = self.sharding.norm(grads)
+        norm = clip(grads, config.clip, norm) if grads else math.nan
         good = math.isfinite(loss) and math.isfinite(norm)
         peaks = {"lr": (config.lr, config.floor), "rate_lr": (config.rate_lr, config.rate_floor)}
         rates = {
@@ -248,17 +265,16 @@ class _Run:
             self.progress(record)
 
     def _save_when_due(self) -> None:
-        config = self.config
-        if (config.checkpoint_steps and self.step % config.checkpoint_steps == 0) or (
-            config.checkpoint_minutes and time.monotonic() - self.saved_at >= 60 * config.checkpoint_minutes
-        ):
+        config, late = self.config, time.monotonic() - self.saved_at
+        due = bool(config.checkpoint_minutes) and late >= 60 * config.checkpoint_minutes
+        if self.group is not None:
+            due = self.group.any(due)  # each rank has a clock of its own
+        if due or (config.checkpoint_steps and self.step % config.checkpoint_steps == 0):
             self._save()
 
     def _save(self) -> None:
-        if self.saved_step == self.step or not self.first:
+        if self.saved_step == self.step:
             return
-        tensors = {f"param/{name}": master for name, master in self.trained.masters.items()}
-        tensors |= {f"adam/{name}": moment for name, moment in self.optimizer.state().items()}
         meta = {
             **self.identity,
             "model": self.net.config.to_dict(),
@@ -267,7 +283,7 @@ class _Run:
             "loss": self.loss if math.isfinite(self.loss) else None,
             "position": self.position,
         }
-        checkpoints.save(self.folder, self.step, tensors, meta)
+        self.keeper.save(self.step, meta)
         self.saved_at, self.saved_step = time.monotonic(), self.step
 
     def _say_kept(self, interrupted: bool) -> None:

@@ -101,10 +101,10 @@ def read_initialisation(path: Path) -> Initialisation:
 def reshaped(net: Transformer, config: ModelConfig) -> Transformer:
     """The same base under another configuration: another window, other inner settings, more or fewer dynamic blocks.
 
-    Blocks that become dynamic get the copied W0, which changes nothing until it learns. Static weights are shared.
+    Blocks that become dynamic get the copied W0, which changes nothing until it learns. Static weights are shared. A
+    narrower dynamic MLP keeps the neurons whose static weights downwards have the largest norm.
 
-    Raises ModelFormatError where `config` describes another network, or a dynamic width other than the static one for
-    a block that was not dynamic.
+    Raises ModelFormatError where `config` describes another network, or a wider dynamic MLP.
     """
     tensors = dict(net.state_dict())
     for layer in range(config.layers):
@@ -119,6 +119,11 @@ def reshaped(net: Transformer, config: ModelConfig) -> Transformer:
                 tensors[f"{ours}dynamic_post_norm"] = tensors[f"{ours}mlp_post_norm"].clone()
             tensors[f"{ours}w0_gate_up"] = tensors[f"{ours}gate_up"].clone()
             tensors[f"{ours}w0_down"] = torch.zeros_like(tensors[f"{ours}down"])
+        if f"{ours}w0_down" in tensors and config.dynamic_mlp < tensors[f"{ours}w0_down"].shape[1]:
+            kept = _strongest(tensors[f"{ours}down"], config.dynamic_mlp)
+            gate, up = tensors[f"{ours}w0_gate_up"].chunk(2)
+            tensors[f"{ours}w0_gate_up"] = torch.cat((gate[kept], up[kept]))
+            tensors[f"{ours}w0_down"] = tensors[f"{ours}w0_down"][:, kept].contiguous()
     if config.dynamic_layers != net.config.dynamic_layers or config.inner.rate != net.config.inner.rate:
         tensors["inner_rates"] = torch.full((config.dynamic_layers,), config.inner.rate)
     return _assembled(tensors, config)
@@ -176,6 +181,12 @@ def pack(change: Tensor) -> tuple[Tensor, Tensor]:
 def unpack(levels: Tensor, scale: Tensor) -> Tensor:
     """Inverse of `pack`, fp32."""
     return levels.float() * scale[:, None]
+
+
+def _strongest(down: Tensor, count: int) -> Tensor:
+    """Indices of the `count` columns of largest norm, in order."""
+    kept: Tensor = torch.linalg.vector_norm(down.float(), dim=0).topk(count).indices
+    return kept.sort().values
 
 
 def _assembled(tensors: dict[str, Tensor], config: ModelConfig) -> Transformer:

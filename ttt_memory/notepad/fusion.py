@@ -23,30 +23,39 @@ class Shares(NamedTuple):
 
     Attributes:
         meaning: cosine of passage and query.
-        hop: cosine of passage and the query moved towards the best passage: what that leads to is evidence, too.
         late: late interaction of their words.
         words: shared words, by BM25.
         beside: the same of the passages before and after.
         named: the query names the writer or the date.
         own: not written by a model, whose replies are many times longer than the questions, and repeat them.
-        together: the query's words standing together in one sentence, of the final score.
+        line: late interaction of the best passages of the same talk or document.
+        like: cosine of passage and leads (`leads.py`).
+        fresh: the passage has words of the query that the best lead leaves open.
+        names: the leads name what the passage names.
+        together: the query's words standing together in one sentence; not of what is fused, but of the final score.
     """
 
     meaning: float
-    hop: float
     late: float
     words: float
     beside: float
     named: float
     own: float
+    line: float
+    like: float
+    fresh: float
+    names: float
     together: float
 
+    def first(self) -> Shares:
+        """The same while no leads are known."""
+        return self._replace(like=0.0, fresh=0.0, names=0.0)
 
-SHORT = Shares(0.20, 0.15, 1.00, 0.03, 0.25, 0.25, 0.50, 0.125)
-"""For a query of 5 terms or fewer: it is about one thing, and each of its words says much."""
-LONG = Shares(0.45, 1.00, 0.35, 0.30, 0.20, 0.35, 0.90, 0.27)
-"""For one of 10 terms or more: it often asks for several things at once. Those between are given a mixture."""
-SHORT_TERMS, LONG_TERMS = 5, 10
+
+DOCUMENTS = Shares(0.12, 0.06, 0.02, 0.01, 0.03, 0.03, 0.04, 0.10, 0.10, 0.25, 0.08)
+"""For texts that stand for themselves: what leads from one to another is what they name."""
+TALK = Shares(0.06, 0.15, 0.04, 0.07, 0.11, 0.15, 0.25, 0.10, 0.02, 0.02, 0.035)
+"""For the turns of a stream: short, about what the talk is about, and understood from what was said around them."""
 
 COMPLETE = 0.999999
 """A sum of shares that rounding keeps from 1 is still all of them."""
@@ -60,41 +69,48 @@ class Signals:
 
     Attributes:
         meaning: cosine of passage and query.
-        hop: cosine of passage and moved query.
         late: late interaction; nan where a passage has no token vectors.
         words: BM25 of the passage.
         beside: BM25 of its neighbours.
         named: share of what the query names of writers and dates that this passage's document has, 0 to 1.
         by_model: whether a model wrote it.
+        line: mean of the best passages of the same line, 0 to 1.
+        like: cosine of passage and leads.
+        fresh: what it says of what the best lead leaves open, 0 and above.
+        names: share of the names in the leads that it has, 0 to 1.
     """
 
     meaning: Scores
-    hop: Scores
     late: Scores
     words: Scores
     beside: Scores
     named: Scores
     by_model: NDArray[np.bool_]
+    line: Scores
+    like: Scores
+    fresh: Scores
+    names: Scores
 
 
-def shares(terms: int) -> Shares:
-    """Return the shares for a query of so many terms."""
-    long = min(max((terms - SHORT_TERMS) / (LONG_TERMS - SHORT_TERMS), 0.0), 1.0)
-    return Shares(*((1 - long) * one + long * other for one, other in zip(SHORT, LONG, strict=True)))
+def shares(talk: float) -> Shares:
+    """Return the shares for candidates of which such a part, 0 to 1, belongs to streams."""
+    return Shares(*((1 - talk) * one + talk * other for one, other in zip(DOCUMENTS, TALK, strict=True)))
 
 
 def fuse(signals: Signals, share: Shares) -> Scores:
     """Return one score of 0 to 1 a candidate, [C]."""
-    meaning = spread(signals.meaning)
     values = np.stack(
         [
-            meaning,
-            spread(signals.hop),
-            _filled(signals.late, meaning),
+            spread(signals.meaning),
+            filled(signals.late, signals.meaning),
             _portion(signals.words),
             _portion(signals.beside),
             signals.named,
             (~signals.by_model).astype(np.float64),
+            signals.line,
+            spread(signals.like),
+            _portion(signals.fresh),
+            signals.names,
         ]
     )
     weights = np.array(share[: len(values)])  # all but `together`
@@ -105,7 +121,7 @@ def fuse(signals: Signals, share: Shares) -> Scores:
 def spread(scores: NDArray[Any]) -> Scores:
     """Map scores linearly so that the lowest is 0 and the highest 1; all equal gives 1."""
     if not len(scores):
-        return scores
+        return np.asarray(scores, np.float64)
     low, high = float(scores.min()), float(scores.max())
     return np.asarray((scores - low) / (high - low) if high > low else np.ones_like(scores))
 
@@ -115,12 +131,12 @@ def _portion(scores: Scores) -> Scores:
     return np.asarray(scores / max(float(scores.max(initial=0.0)), 1e-9))
 
 
-def _filled(late: Scores, meaning: Scores) -> Scores:
+def filled(late: Scores, meaning: Scores) -> Scores:
     """Spread what is known; passages without token vectors (of an older release) are judged by their meaning."""
     known = ~np.isnan(late)
-    filled = meaning.copy()
-    filled[known] = spread(late[known])
-    return filled
+    result = spread(meaning)
+    result[known] = spread(late[known])
+    return result
 
 
 def together(text: str, rarity: Mapping[str, float]) -> float:
@@ -135,21 +151,22 @@ def together(text: str, rarity: Mapping[str, float]) -> float:
     return max((sum(rarity[t] for t in sorted(found)) / total for found in held), default=0.0)
 
 
-def final(fused: float, sentence: float, exact: float, *, terms: int) -> float:
+def final(fused: float, sentence: float, exact: float, share: Shares, *, terms: int) -> float:
     """Return the score of a passage.
 
     Args:
-        fused: from `fuse`.
+        fused: from `fuse`, by the same shares.
         sentence: from `together`.
         exact: share of the query's rare codes that the passage holds, by rarity, 0 to 1.
+        share: how much each signal says.
         terms: number of terms of the query.
 
     Returns:
         0 to 1 by likeness; one more where a single sentence holds all of two terms or more; one to two more where
         the passage holds rare codes.
     """
-    share = shares(terms).together
-    score = (1 - share) * fused + share * sentence**2
+    part = share.together / sum(share)
+    score = (1 - part) * fused + part * sentence**2
     if terms > 1 and sentence > COMPLETE:
         score += 1
     return score + 1 + exact if exact > 0 else score

@@ -74,21 +74,30 @@ def unpack(data: bytes, count: int) -> Vectors:
     return np.frombuffer(data, np.int8, offset=1).reshape(count, -1).astype(np.float32) / _SCALE
 
 
-def similarity(query: Vectors, weights: Sequence[float], stored: Sequence[bytes | None]) -> NDArray[np.float64]:
-    """Return the late interaction of a query with each passage, [C]; nan where nothing is known of a passage.
+def nearest(query: Vectors, stored: Sequence[bytes | None]) -> Vectors:
+    """Return the cosine of each word of a query with its nearest word in each passage, [Q, C].
 
     Args:
         query: vectors of its words, [Q, D].
-        weights: of each word, [Q]; at least one above 0.
-        stored: what `pack` gave for each passage.
+        stored: what `pack` gave for each passage. Where there is nothing, the result is nan.
     """
-    result: NDArray[np.float64] = np.full(len(stored), np.nan)
+    result = np.full((len(query), len(stored)), np.nan, np.float32)
     found = [(n, data) for n, data in enumerate(stored) if data and data[0] == VERSION and len(data) > 1]
-    if not found or not len(query):
-        return result
-    parts = [np.frombuffer(data, np.int8, offset=1).reshape(-1, query.shape[1]) for _, data in found]
-    words = np.concatenate(parts).astype(np.float32)
-    starts = np.cumsum([0, *map(len, parts[:-1])])
-    nearest = np.maximum.reduceat(query @ words.T, starts, axis=1) / _SCALE
-    result[[n for n, _ in found]] = np.average(nearest, axis=0, weights=weights)
+    if found and len(query):
+        parts = [np.frombuffer(data, np.int8, offset=1).reshape(-1, query.shape[1]) for _, data in found]
+        words = np.concatenate(parts).astype(np.float32)
+        starts = np.cumsum([0, *map(len, parts[:-1])])
+        result[:, [n for n, _ in found]] = np.maximum.reduceat(query @ words.T, starts, axis=1) / _SCALE
     return result
+
+
+def similarity(nearest: Vectors, weights: Sequence[float]) -> NDArray[np.float64]:
+    """Return the late interaction of a query with each passage, [C]; nan where nothing is known of a passage.
+
+    Args:
+        nearest: from `nearest`, [Q, C].
+        weights: of each word, [Q]; at least one above 0.
+    """
+    if not len(nearest):
+        return np.full(nearest.shape[1], np.nan)
+    return np.asarray(np.average(nearest, axis=0, weights=weights), np.float64)

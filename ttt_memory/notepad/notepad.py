@@ -121,11 +121,9 @@ class Notepad:
         weights, codes = query_terms(query)
         vectors, words = late.embed(self._embedder, [query])
         asked = Query(weights, codes, vectors[0], words[0] if words else None)
-        stored = self._ledger.postings(list(weights))
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
-            read = self._ledger.token_vectors
-            ranking = rank(self._index, asked, stored, read, max(READ, 2 * limit), allowed=allowed)
+            ranking = rank(self._index, asked, self._ledger, max(READ, 2 * limit), allowed=allowed)
         hits = self._read(ranking, limit)
         return [
             Passage(
@@ -144,8 +142,8 @@ class Notepad:
 
         A sentence holds no more of the query than its passage, which bounds the score before the text is read.
         """
-        terms = len(ranking.rarity)
-        bounds = [(final(c.fused, c.coverage, c.exact, terms=terms), c) for c in ranking.candidates]
+        terms, share = len(ranking.rarity), ranking.share
+        bounds = [(final(c.fused, c.coverage, c.exact, share, terms=terms), c) for c in ranking.candidates]
         bounds.sort(key=lambda bound: (-bound[0], bound[1].id))
         hits: list[tuple[float, PassageText]] = []
         for first in range(0, len(bounds), PAGE):
@@ -155,7 +153,7 @@ class Notepad:
             for passage in self._ledger.passages(list(page)):  # another process may have removed some meanwhile
                 candidate = page[passage.id]
                 sentence = together(passage.text, ranking.rarity)
-                hits.append((final(candidate.fused, sentence, candidate.exact, terms=terms), passage))
+                hits.append((final(candidate.fused, sentence, candidate.exact, share, terms=terms), passage))
             hits = sorted(hits, key=lambda hit: (-hit[0], hit[1].id))[:limit]
         return hits
 

@@ -1,27 +1,46 @@
-"""From a query's terms and vector to the best passages of an index."""
+"""From a query's terms and vector to the best passages of an index: a first ranking, its leads, and a second."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttt_memory.ledger.records import PassageText
+from ttt_memory.notepad import late, leads
 from ttt_memory.notepad.dense import Vectors
-from ttt_memory.notepad.fusion import Signals, fuse, shares, spread
+from ttt_memory.notepad.fusion import Shares, Signals, filled, final, fuse, shares, together
 from ttt_memory.notepad.index import Mask, PassageIndex, Table
-from ttt_memory.notepad.late import Words, similarity
 from ttt_memory.notepad.lexical import Postings, beside, bm25, idf
+from ttt_memory.notepad.surroundings import of_their_lines
 from ttt_memory.notepad.terms import term as index_form
 
 CANDIDATES = 100
 """Passages that each search hands to the fusion, at least."""
-HALF_WAY = 0.5
-"""How far the second search moves from the query towards the best passage."""
+READ = 8
+"""Passages of the first ranking that are read, to find the leads among them."""
+ROUNDING = 1e-9
 
 StoredPostings = Mapping[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
-ReadTokens = Callable[[Sequence[int]], Mapping[int, bytes]]
+
+
+class Stored(Protocol):
+    """What is read of the ledger for one query."""
+
+    def postings(self, terms: Sequence[str], *, most: int | None = None) -> StoredPostings:
+        """For each term the ids of the passages that hold it, ascending, and its count in each.
+
+        Terms that more than `most` passages hold are left out.
+        """
+
+    def token_vectors(self, ids: Sequence[int]) -> Mapping[int, bytes]:
+        """What is stored of some passages' words, by id."""
+
+    def passages(self, ids: Sequence[int]) -> Sequence[PassageText]:
+        """Some passages with their texts; those that are gone are left out."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,7 @@ class Query:
     weights: Mapping[str, float]
     codes: Sequence[str]
     vector: Vectors
-    words: Words | None = None
+    words: late.Words | None = None
 
 
 @dataclass(frozen=True)
@@ -59,72 +78,166 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best passages by index alone, best first, and how rare each term of the query is."""
+    """The best passages by index alone, best first, by which shares, and how rare each term of the query is."""
 
     candidates: Sequence[Candidate]
+    share: Shares
     rarity: Mapping[str, float]
 
 
-def rank(
-    index: PassageIndex,
-    query: Query,
-    stored: StoredPostings,
-    token_vectors: ReadTokens,
-    count: int,
-    *,
-    allowed: Mask | None,
-) -> Ranking:
+def rank(index: PassageIndex, query: Query, stored: Stored, count: int, *, allowed: Mask | None) -> Ranking:
     """Rank at most `count` passages; equal scores in order of id.
 
     Args:
-        stored: for each term of the query the ids of the passages that hold it, ascending, and its count in each.
-        token_vectors: gives what is stored of some passages' words, by id.
         allowed: which of the index's rows may be found, [N]; None where all may.
     """
-    table, depth = index.table, max(CANDIDATES, 2 * count)
-    around = table.surroundings
-    postings, total = _by_row(stored, table), len(table.ids)
-    words = bm25(postings, query.weights, table.lengths)
-    visible = postings if allowed is None else _within(postings, allowed)
-    near_words = bm25(beside(visible, around.before, around.after), query.weights, table.lengths_beside)
-    exact = _exact(postings, query.codes, total)
-    if allowed is not None:
-        words[~allowed] = near_words[~allowed] = exact[~allowed] = 0.0
-    among = None if allowed is None else table.ids[allowed]
-    rows = np.flatnonzero(exact)
-    for scores in (words, near_words):
-        best = np.argsort(-scores, kind="stable")[:depth]
-        rows = np.union1d(rows, best[scores[best] > 0])
-    near, _ = index.dense.nearest(query.vector, depth, among)
-    rows = np.union1d(rows, table.rows(near)[0])
-    moved = _moved(index, query.vector, rows, words)
-    near, _ = index.dense.nearest(moved, depth, among)
-    rows = np.union1d(rows, table.rows(near)[0])
-    ids = table.ids[rows]
-    vectors = index.dense.vectors(ids)
-    rarity = {term: idf(len(postings[term][0]) if term in postings else 0, total) for term in query.weights}
-    late = np.full(len(rows), np.nan)
-    if query.words is not None:
-        data = token_vectors(ids.tolist())
-        weights = [_rarity(piece, rarity, total) for piece in query.words.pieces]
-        late = similarity(query.words.vectors, weights, [data.get(id) for id in ids.tolist()])
-    fused = fuse(
-        Signals(
-            meaning=(vectors @ query.vector).astype(np.float64),
-            hop=(vectors @ moved).astype(np.float64),
-            late=late,
-            words=words[rows],
-            beside=near_words[rows],
-            named=table.named(query.weights)[rows],
+    search = _Search(index, query, stored, max(CANDIDATES, 2 * count), allowed)
+    ids, exact = index.table.ids, search.exact
+    first = search.first()
+    found = search.follow(first) if len(first.rows) else first
+    best = np.lexsort((-found.fused, -exact[found.rows]))[:count]
+    picked = found.rows[best]
+    columns = (values.tolist() for values in (ids[picked], found.fused[best], exact[picked], search.coverage[picked]))
+    return Ranking([Candidate(*values) for values in zip(*columns, strict=True)], found.share, search.rarity)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """C candidates in order of id.
+
+    Attributes:
+        rows: of the table, ascending, [C].
+        vectors: [C, D].
+        nearest: of each word of the query in each passage, [Q, C].
+        share: how much each signal says among them.
+        fused: score of each, [C].
+    """
+
+    rows: NDArray[np.int64]
+    vectors: Vectors
+    nearest: Vectors
+    share: Shares
+    fused: NDArray[np.float64]
+
+
+class _Search:
+    """One query: what is known of all N passages, and what is found out of its candidates."""
+
+    def __init__(self, index: PassageIndex, query: Query, stored: Stored, depth: int, allowed: Mask | None) -> None:
+        table = index.table
+        self.index, self.query, self.stored, self.depth, self.allowed = index, query, stored, depth, allowed
+        self.among = None if allowed is None else table.ids[allowed]
+        self.total = len(table.ids)
+        postings = _by_row(stored.postings(list(query.weights)), table)
+        self.rarity = {t: idf(len(postings[t][0]) if t in postings else 0, self.total) for t in query.weights}
+        around = table.surroundings
+        self.words = bm25(postings, query.weights, table.lengths)
+        visible = postings if allowed is None else _within(postings, allowed)
+        self.beside = bm25(beside(visible, around.before, around.after), query.weights, table.lengths_beside)
+        self.exact = _exact(postings, query.codes, self.total)
+        self.named = table.named(query.weights)
+        self.coverage = _shares(postings, self.rarity, self.total)
+        if allowed is not None:
+            self.words[~allowed] = self.beside[~allowed] = self.exact[~allowed] = 0.0
+        pieces = query.words.pieces if query.words is not None else ()
+        self.piece_rarity = [_rarity(piece, self.rarity, self.total) for piece in pieces]
+
+    def first(self) -> _Found:
+        """Candidates by words, by their neighbours' words and by meaning."""
+        rows = np.flatnonzero(self.exact)
+        for scores in (self.words, self.beside):
+            rows = np.union1d(rows, _best(scores, self.depth))
+        rows = np.union1d(rows, self._near(self.query.vector))
+        vectors, nearest = self._read(rows)
+        signals = self._signals(rows, vectors, nearest)
+        share = shares(float(self.index.table.surroundings.in_stream[rows].mean()) if len(rows) else 0.0)
+        return _Found(rows, vectors, nearest, share, fuse(signals, share.first()))
+
+    def follow(self, first: _Found) -> _Found:
+        """Add what the best of these candidates lead to, and rank all again."""
+        places, scores, texts = self._leads(first)
+        weights = leads.weigh(scores)
+        naming = self._naming([leads.names(text, self.rarity) for text in texts[: leads.READ_LEADS]], weights)
+        moved = leads.moved(self.query.vector, first.vectors[places[0]])
+        new = np.setdiff1d(np.union1d(self._near(moved), _best(naming, self.depth)), first.rows)
+        vectors, nearest = self._read(new)
+        rows = np.concatenate([first.rows, new])
+        order = np.argsort(rows)
+        rows, vectors = rows[order], np.concatenate([first.vectors, vectors])[order]
+        nearest = np.concatenate([first.nearest, nearest], axis=1)[:, order]
+        there = np.searchsorted(rows, first.rows)
+        lead = there[places]
+        fresh = leads.gain(nearest, int(lead[0]), self.piece_rarity) if self.piece_rarity else np.zeros(len(rows))
+        like, named = leads.likeness(vectors, vectors[lead], weights), naming[rows]
+        # What the best lead leads to shall not pass it for that, nor what is equal to it.
+        equal = there[np.abs(first.fused - first.fused[places[0]]) < ROUNDING]
+        for values in (like, fresh, named):
+            values[equal] = values.max()
+        signals = replace(self._signals(rows, vectors, nearest), like=like, fresh=fresh, names=named)
+        return _Found(rows, vectors, nearest, first.share, fuse(signals, first.share))
+
+    def _leads(self, first: _Found) -> tuple[NDArray[np.int64], list[float], list[str]]:
+        """Return the places of the best candidates, their scores and texts, best first."""
+        best = np.lexsort((-first.fused, -self.exact[first.rows]))[:READ]
+        ids = self.index.table.ids[first.rows[best]]
+        texts = {passage.id: passage.text for passage in self.stored.passages(ids.tolist())}
+        terms, share = len(self.rarity), first.share.first()
+        scored = []
+        for place, id in zip(best.tolist(), ids.tolist(), strict=True):
+            text = texts.get(id, "")  # another process may have removed it meanwhile
+            exact = float(self.exact[first.rows[place]])
+            score = final(float(first.fused[place]), together(text, self.rarity), exact, share, terms=terms)
+            scored.append((score, place, text))
+        scored.sort(key=lambda lead: (-lead[0], lead[1]))
+        scored = scored[: leads.LEADS]
+        return np.array([place for _, place, _ in scored]), [score for score, _, _ in scored], [t for _, _, t in scored]
+
+    def _naming(self, names: Sequence[Sequence[str]], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return which share of the names in the leads each passage has, [N]."""
+        terms = sorted({name for some in names for name in some})
+        postings = _by_row(self.stored.postings(terms, most=leads.MOST_NAMING), self.index.table)
+        naming = leads.naming(names, weights, postings, self.total)
+        if self.allowed is not None:
+            naming[~self.allowed] = 0.0
+        return naming
+
+    def _near(self, vector: Vectors) -> NDArray[np.int64]:
+        """Return the rows nearest to a vector."""
+        near, _ = self.index.dense.nearest(vector, self.depth, self.among)
+        return self.index.table.rows(near)[0]
+
+    def _read(self, rows: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
+        """Return vectors of passages [C, D], and the cosine of each word of the query with the nearest of theirs."""
+        ids = self.index.table.ids[rows]
+        vectors = self.index.dense.vectors(ids)
+        if self.query.words is None:
+            return vectors, np.empty((0, len(rows)), np.float32)
+        data = self.stored.token_vectors(ids.tolist())
+        return vectors, late.nearest(self.query.words.vectors, [data.get(id) for id in ids.tolist()])
+
+    def _signals(self, rows: NDArray[np.int64], vectors: Vectors, nearest: Vectors) -> Signals:
+        """Return what speaks for candidates, leads left out."""
+        around, nothing = self.index.table.surroundings, np.zeros(len(rows))
+        meaning = (vectors @ self.query.vector).astype(np.float64)
+        similar = late.similarity(nearest, self.piece_rarity)
+        return Signals(
+            meaning=meaning,
+            late=similar,
+            words=self.words[rows],
+            beside=self.beside[rows],
+            named=self.named[rows],
             by_model=around.by_model[rows],
-        ),
-        shares(len(query.weights)),
-    )
-    best = np.lexsort((-fused, -exact[rows]))[:count]
-    coverage = _shares(postings, rarity, total)
-    picked = rows[best]
-    columns = (values.tolist() for values in (table.ids[picked], fused[best], exact[picked], coverage[picked]))
-    return Ranking([Candidate(*values) for values in zip(*columns, strict=True)], rarity)
+            line=of_their_lines(filled(similar, meaning), around.lines[rows], around.line_lengths[rows]),
+            like=nothing,
+            fresh=nothing,
+            names=nothing,
+        )
+
+
+def _best(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the rows of the highest scores above 0."""
+    best = np.argsort(-scores, kind="stable")[:count]
+    return best[scores[best] > 0]
 
 
 def _rarity(piece: str, rarity: Mapping[str, float], total: int) -> float:
@@ -133,16 +246,6 @@ def _rarity(piece: str, rarity: Mapping[str, float], total: int) -> float:
     if whole in rarity:
         return rarity[whole]
     return max((value for other, value in rarity.items() if piece in other), default=idf(0, total))
-
-
-def _moved(index: PassageIndex, vector: Vectors, rows: NDArray[np.int64], words: NDArray[np.float64]) -> Vectors:
-    """Return the query's vector, moved half-way towards the passage that fits it best by meaning and words."""
-    if not len(rows):
-        return vector
-    held = index.dense.vectors(index.table.ids[rows])
-    first = spread(held @ vector) + words[rows] / max(float(words[rows].max()), 1e-9)
-    moved = vector + HALF_WAY * held[int(first.argmax())]
-    return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-9), np.float32)
 
 
 def _by_row(stored: StoredPostings, table: Table) -> Postings:

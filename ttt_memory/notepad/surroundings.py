@@ -62,12 +62,18 @@ class Surroundings:
 
     Attributes:
         before, after: row of the passage that precedes and follows it, [N]; -1 where none does.
+        lines: which line it stands in, [N]: a stream, or a document of its own.
+        line_lengths: passages of that line, [N].
+        in_stream: whether that is a stream, [N].
         by_model: whether a model wrote it, [N].
         writers, dates: for each term of a writer's name or of a date the numbers of the documents that have it.
     """
 
     before: Rows
     after: Rows
+    lines: Rows
+    line_lengths: Rows
+    in_stream: NDArray[np.bool_]
     by_model: NDArray[np.bool_]
     writers: Mapping[str, Sequence[int]]
     dates: Mapping[str, Sequence[int]]
@@ -82,7 +88,7 @@ def survey(owners: NDArray[np.int64], sources: Sequence[Source | None]) -> Surro
     """
     streams: dict[str, int] = {}
     line, place = np.arange(len(sources)), np.zeros(len(sources), np.int64)
-    by_model = np.zeros(len(sources), bool)
+    in_stream, by_model = np.zeros(len(sources), bool), np.zeros(len(sources), bool)
     writers: dict[str, list[int]] = {}
     dates: dict[str, list[int]] = {}
     for number, source in enumerate(sources):
@@ -91,15 +97,37 @@ def survey(owners: NDArray[np.int64], sources: Sequence[Source | None]) -> Surro
         if source.stream is not None:
             line[number] = streams.setdefault(source.stream, number)
             place[number] = source.sequence
+            in_stream[number] = True
         by_model[number] = source.by_model
         for found in source.writer:
             writers.setdefault(found, []).append(number)
         for found in source.date:
             dates.setdefault(found, []).append(number)
     count = len(owners)
-    order = np.lexsort((np.arange(count), place[owners], line[owners]))
-    joined = np.diff(line[owners][order]) == 0
+    lines = line[owners]
+    order = np.lexsort((np.arange(count), place[owners], lines))
+    joined = np.diff(lines[order]) == 0
     before, after = np.full(count, -1), np.full(count, -1)
     before[order[1:][joined]] = order[:-1][joined]
     after[order[:-1][joined]] = order[1:][joined]
-    return Surroundings(before, after, by_model[owners], writers, dates)
+    lengths = np.bincount(lines)[lines]
+    return Surroundings(before, after, lines, lengths, in_stream[owners], by_model[owners], writers, dates)
+
+
+BEST_OF_LINE = 3
+
+
+def of_their_lines(scores: NDArray[np.float64], lines: Rows, lengths: Rows) -> NDArray[np.float64]:
+    """Return the mean of the three best scores in each passage's line: a talk about something says so more than once.
+
+    Args:
+        scores: of C candidates, 0 to 1.
+        lines, lengths: of their lines, [C]. Passages that are no candidates count as 0; where a line is shorter than
+            three, all of it is the best.
+    """
+    _, line, counts = np.unique(lines, return_inverse=True, return_counts=True)
+    order = np.lexsort((-scores, line))
+    best = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts) < BEST_OF_LINE
+    picked = order[best]
+    total = np.bincount(line[picked], weights=scores[picked], minlength=len(counts))
+    return np.asarray(total[line] / np.minimum(lengths, BEST_OF_LINE))

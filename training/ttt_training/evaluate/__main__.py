@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if getattr(options, "plot", None) and importlib.util.find_spec("matplotlib") is None:
             raise MissingExtraError("matplotlib", extra="bench", needed_for="--plot")
+        measurements.with_shipped(options)
         measure: Callable[..., dict[str, Any]] = getattr(measurements, options.measurement)
         result = measure(options, given)
         _write(options.json, result)
@@ -83,21 +84,21 @@ def _measurement(every: Any, name: str, about: str, *, documents: int, tokens: i
         "--json", type=Path, required=True, metavar="OUT", help="result; finished pieces are kept beside it"
     )
     one.add_argument("--model", default="smollm2-135m", help="base model (default %(default)s)")
-    one.add_argument("--weights", type=Path, metavar="FILE", help="trained with writes")
+    one.add_argument("--weights", type=Path, metavar="FILE", help="trained with writes (default: what is shipped)")
     one.add_argument(
         "--control",
         type=Path,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="trained without writes; of several the best",
+        help="trained without writes; of several the best (default: what is shipped)",
     )
     return one
 
 
 def _subject(one: argparse.ArgumentParser) -> None:
     names = ("ttt", "naive", "control-naive")
-    one.add_argument("--name", choices=names, help="what reads (default: ttt with --weights, else naive)")
+    one.add_argument("--name", choices=names, help="what reads (default: ttt where there are weights, else naive)")
     one.add_argument("--rate", type=float, help="inner rate of naive and control-naive (default: the model's)")
 
 

@@ -17,9 +17,11 @@ from ttt_memory.model.loaded import LoadedModel
 from ttt_training.data.normalise import NORMALISER_VERSION
 
 
-def head(measurement: str, model: LoadedModel, arguments: list[str]) -> dict[str, Any]:
-    """What every result begins with; paths of the command line are named from the working directory."""
-    command = ["python", "-m", "ttt_training.evaluate", *map(_relative, arguments)]
+def head(
+    measurement: str, model: LoadedModel, arguments: list[str], *, module: str = "ttt_training.evaluate"
+) -> dict[str, Any]:
+    """What every result of a `module` begins with; paths of the command line are named from the working directory."""
+    command = ["python", "-m", module, *map(_relative, arguments)]
     return {
         "measurement": measurement,
         "command": shlex.join(command),
@@ -34,7 +36,7 @@ def head(measurement: str, model: LoadedModel, arguments: list[str]) -> dict[str
 def machine(model: LoadedModel) -> dict[str, Any]:
     """Processor, versions, precision, threads, and how busy the machine is now."""
     return {
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -47,7 +49,7 @@ def machine(model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """Name, and the family and model numbers where a hypervisor hides the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()

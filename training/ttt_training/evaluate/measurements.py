@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ttt_memory.errors import InvalidInputError
+from ttt_memory.model.catalogue import shipped
 from ttt_memory.model.loaded import LoadedModel
 from ttt_memory.model.registry import load_model
 from ttt_training.evaluate import about
@@ -116,6 +117,15 @@ def _model_and_subject(options: Namespace) -> tuple[LoadedModel, Subject]:
     if len(found) > 1:
         raise InvalidInputError("Several controls were given.", fix="Give the best one alone.")
     return model, found[0]
+
+
+def with_shipped(options: Namespace) -> None:
+    """Fills in the weights and the control that come with the package, where none were named and there are some."""
+    known = shipped()
+    if options.weights is None:
+        options.weights = known.get(f"{options.model}-ttt")
+    if not options.control:
+        options.control = [known[name] for name in (f"{options.model}-control",) if name in known]
 
 
 def _trained(options: Namespace, base: LoadedModel) -> tuple[WeightsFile | None, list[WeightsFile]]:
