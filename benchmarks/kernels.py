@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = _resumed(options.json) or {"measurement": "kernels", **_machine(options.device), "rows": []}
+    command = " ".join(["python benchmarks/kernels.py", *(sys.argv[1:] if arguments is None else arguments)])
+    about = {"measurement": "kernels", "command": command, **_machine(options.device)}
+    result = _resumed(options.json) or {**about, "rows": []}
     done = {(row["case"], row["dtype"]) for row in result["rows"]}
     for case in benchmark_cases():
         for dtype in _dtypes(options.device):
@@ -75,13 +77,17 @@ def measure(case: BenchmarkCase, device: str, dtype: torch.dtype, seconds: float
     del exact
     bound = max(FLOOR, 2 * errors["naive"])
     passed = {impl: error <= bound for impl, error in errors.items()}
-    times = _times({impl: run for impl, run in runs.items() if passed[impl]}, inputs, device, seconds)
+    taken, peak = _times({impl: run for impl, run in runs.items() if passed[impl]}, inputs, device, seconds)
     rows = []
     for impl in runs:
         row: dict[str, Any] = {"case": case.name, "dtype": _name(dtype), "impl": impl, "error": errors[impl]}
-        row |= {"passed": passed[impl], **times.get(impl, {})}
-        if impl in times:
-            row["ratio_to_naive"] = round(times[impl]["p50_ms"] / times["naive"]["p50_ms"], 3)
+        row["passed"] = passed[impl]
+        if impl in taken:
+            # Turn by turn: what slows the machine for a while slows both.
+            ratios = [mine / other for mine, other in zip(taken[impl], taken["naive"], strict=True)]
+            row |= {f"p{q}_ms": round(_quantile(taken[impl], q), 4) for q in (20, 50, 80)}
+            row |= {"runs": len(ratios), **({"peak_mb": peak[impl]} if impl in peak else {})}
+            row["ratio_to_naive"] = round(_quantile(ratios, 50), 3)
         rows.append(row)
     gc.collect()
     return rows
@@ -104,8 +110,10 @@ def _derived(function: Callable[..., Tensor], order: int) -> Run:
     return run
 
 
-def _times(runs: dict[str, Run], inputs: Sequence[Tensor], device: str, seconds: float) -> dict[str, dict[str, float]]:
-    """Quantiles in milliseconds and, on a GPU, the peak of memory above the inputs in MB."""
+def _times(
+    runs: dict[str, Run], inputs: Sequence[Tensor], device: str, seconds: float
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Milliseconds of every run, taken in turns, and, on a GPU, the peak of memory above the inputs in MB."""
     taken: dict[str, list[float]] = {impl: [] for impl in runs}
     peak = {}
     for impl, run in runs.items():
@@ -121,27 +129,30 @@ def _times(runs: dict[str, Run], inputs: Sequence[Tensor], device: str, seconds:
     while time.perf_counter() < until or min(map(len, taken.values())) < 5:
         for impl, run in runs.items():
             taken[impl].append(_once(run, inputs, device))
-    return {
-        impl: {
-            **{f"p{q}_ms": round(sorted(all_)[int((len(all_) - 1) * q / 100)], 4) for q in (20, 50, 80)},
-            "runs": len(all_),
-            **({"peak_mb": peak[impl]} if impl in peak else {}),
-        }
-        for impl, all_ in taken.items()
-    }
+    return taken, peak
+
+
+def _quantile(values: list[float], percent: int) -> float:
+    return sorted(values)[int((len(values) - 1) * percent / 100)]
 
 
 def _once(run: Run, inputs: Sequence[Tensor], device: str) -> float:
     if device == "cpu":
-        begin = time.perf_counter()
+        clock = _clock()
+        begin = clock()
         run(*inputs)
-        return (time.perf_counter() - begin) * 1e3
+        return (clock() - begin) * 1e3
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     first.record()
     run(*inputs)
     last.record()
     last.synchronize()
     return float(first.elapsed_time(last))
+
+
+def _clock() -> Callable[[], float]:
+    """On one thread the processor time of this process, in which the machine's other work has little part."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _copies(inputs: Sequence[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
@@ -187,6 +198,7 @@ def _machine(device: str) -> dict[str, Any]:
             "processor": platform.machine(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
+            "clock": _clock().__name__ if device == "cpu" else "events",
             "load_average_at_start": [round(load, 2) for load in os.getloadavg()],
             "torch": torch.__version__,
             "python": platform.python_version(),

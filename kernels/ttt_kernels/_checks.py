@@ -20,6 +20,8 @@ def choose(impl: str, available: Sequence[str], auto: str) -> str:
 def shape(name: str, tensor: Tensor, expected: Sequence[int | str]) -> None:
     """ValueError unless `tensor` has the expected dimensions; a string stands for any size and is printed as it is."""
     actual = tuple(tensor.shape)
+    if actual == tuple(expected):
+        return
     fits = len(actual) == len(expected) and all(
         isinstance(want, str) or want == have for want, have in zip(expected, actual, strict=True)
     )

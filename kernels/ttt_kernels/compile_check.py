@@ -2,14 +2,17 @@
 
 The operations' own host code runs on CPU tensors under a driver that compiles and does not launch. A kernel that does
 not compile, does not use the tensor cores where it should, or wants more shared memory than the chip has, is an error.
-Needs a process without TRITON_INTERPRET.
+Needs a process without TRITON_INTERPRET. Compiling takes minutes; Triton keeps what it compiled in its cache, so a run
+that was cut short goes on where it stopped, and `--only` may be given to several processes at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -87,15 +90,16 @@ def resources(kernel: Any, capability: int) -> dict[str, int]:
     }
 
 
-def check(capability: int, only: str = "") -> tuple[list[dict[str, Any]], list[str]]:
-    """One row per compiled kernel of the cases whose name contains `only`, and what is wrong with them."""
+def check(capability: int, only: str = "") -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+    """For each case whose name contains `only`: one row per compiled kernel, and what is wrong with them."""
     from ttt_kernels.registry import compile_cases
 
     instruction, kibibytes = TARGETS[capability]
-    rows, wrong = [], []
     for case in compile_cases():
         if only not in case.name:
             continue
+        rows: list[dict[str, Any]] = []
+        wrong: list[str] = []
         compiled: list[tuple[str, Any]] = []
         with compiling(capability, compiled):
             case.launch()
@@ -115,7 +119,7 @@ def check(capability: int, only: str = "") -> tuple[list[dict[str, Any]], list[s
                 wrong.append(f"{case.name} {name} sm_{capability}: {row['shared_bytes']} bytes of shared memory")
         missing = case.tensor_core - {name for name, _ in compiled}
         wrong += [f"{case.name} sm_{capability}: {name} was not launched" for name in sorted(missing)]
-    return rows, wrong
+        yield rows, wrong
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,18 +135,27 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
     import triton
 
-    rows: list[dict[str, Any]] = []
-    wrong: list[str] = []
+    table: dict[str, Any] = {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "command": f"python -m ttt_kernels.compile_check{f' --target {options.target}' if options.target else ''}"
+        f"{f' --only {options.only}' if options.only else ''}",
+        "machine": f"{platform.system()} {platform.machine()}, no GPU needed",
+        "triton": triton.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "kernels": [],
+        "wrong": [],
+    }
     for capability in [options.target] if options.target else TARGETS:
-        found, bad = check(capability, options.only)
-        rows, wrong = rows + found, wrong + bad
-    for line in wrong:
+        for rows, wrong in check(capability, options.only):
+            table["kernels"] += rows
+            table["wrong"] += wrong
+            if options.json:
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(json.dumps(table, indent=1) + "\n")
+    for line in table["wrong"]:
         print("WRONG", line)  # noqa: T201
-    if options.json:
-        table = {"triton": triton.__version__, "torch": torch.__version__, "kernels": rows, "wrong": wrong}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(table, indent=1) + "\n")
-    return 1 if wrong else 0
+    return 1 if table["wrong"] else 0
 
 
 if __name__ == "__main__":

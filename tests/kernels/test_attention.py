@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from ttt_kernels.attention import KeyValues, Rope, attention
+from ttt_kernels.attention.rotation import rotate
 
 
 def tables(length: int, width: int, *, interleaved: bool = False) -> Rope:
@@ -141,6 +142,17 @@ def test_flash_equals_the_reference_with_every_gradient(case: dict) -> None:
         assert (ours - theirs).abs().max() < 1e-9, name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(1, 9, 37, 64), (2, 3, 5, 10), (1, 1, 1, 2), (1, 2, 300, 96)], ids=str)
+def test_rotation_has_the_same_bits_with_and_without_a_graph(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, rope = torch.randn(shape).to(dtype), tables(shape[2], shape[3])
+    for rows in (x, x.transpose(0, 1), x.expand(2, *shape[1:]) if shape[0] == 1 else x):
+        graph = rotate(rows, rope.cos, rope.sin, interleaved=False)
+        with torch.no_grad():
+            assert torch.equal(rotate(rows, rope.cos, rope.sin, interleaved=False), graph)
+
+
 def test_flash_in_bf16_is_as_near_as_bf16_allows() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, h, 700, 64) for h in (9, 3, 3))
@@ -207,6 +219,9 @@ def test_one_start_per_sequence_equals_one_sequence_at_a_time() -> None:
         ({"v": torch.zeros(1, 2, 3, 5)}, "v has shape"),
         ({"k": torch.zeros(1, 2, 3, 4).half()}, "k is torch.float16"),
         ({"window": 0}, "window is 0"),
+        ({"window": 2.5}, "window is 2.5, expected a number of keys"),
+        ({"k": torch.zeros(1, 2, 3, 4, device="meta")}, "k is torch.float32 on meta, expected torch.float32 on cpu"),
+        ({"start": torch.tensor([0.0])}, "start has dtype torch.float32"),
         ({"start": -1}, "start is -1"),
         ({"start": torch.tensor([0, 1])}, "start has shape"),
         ({"prefix": KeyValues(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4))}, r"prefix\.k has shape"),

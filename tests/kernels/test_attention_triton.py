@@ -70,6 +70,51 @@ def test_every_derivative_in_fp32(name: str, on_load: bool) -> None:
 
 
 @pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("width", [64, 96, 128])
+def test_every_derivative_at_the_other_head_widths(width: int) -> None:
+    case = {**BASE, "width": width, "length": 7, "held": 10, "window": 6, "sinks": 1, "turned": "pairs"}
+    tensors, options = draw(case, torch.float32)
+    exact = {key: x.detach().double().requires_grad_() for key, x in tensors.items()}
+    expected = derivatives(exact, options, impl="reference")
+    got = derivatives(tensors, options, passes=TritonPasses(True, SMALL))
+    for key, theirs in expected.items():
+        assert (got[key] - theirs).abs().max() < 4e-6 * (1 + theirs.abs().max()), key
+
+
+def test_chunks_with_a_prefix_equal_the_whole_and_the_hessian_is_symmetric() -> None:
+    torch.manual_seed(2)
+    passes = TritonPasses(True, SMALL)
+    tensors, options = draw({**BASE, "length": 24, "held": 0, "window": 9, "starts": [0, 0]}, torch.float32)
+    leaves, weights = list(tensors.values()), torch.randn_like(tensors["q"])
+    u, v = ([torch.randn_like(x) for x in leaves] for _ in range(2))
+
+    def whole() -> torch.Tensor:
+        return run(tensors, options, passes=passes)
+
+    def chunks() -> torch.Tensor:
+        outs = []
+        for first in range(0, 24, 8):
+            part = {name: x[:, :, first : first + 8] for name, x in tensors.items()}
+            if first:
+                held = slice(max(0, first - 9), first)
+                part |= {f"p{name}": tensors[name][:, :, held] for name in ("k", "v")}
+            outs.append(run(part, options | {"start": first}, passes=passes))
+        return torch.cat(outs, dim=2)
+
+    def product(out: torch.Tensor, direction: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        first = torch.autograd.grad((out * weights).sum(), leaves, create_graph=True)
+        along = torch.stack([(g * d).sum() for g, d in zip(first, direction, strict=True)]).sum()
+        return torch.autograd.grad(along, leaves)
+
+    one, other, turned = product(whole(), u), product(chunks(), u), product(whole(), v)
+    for mine, theirs in zip(one, other, strict=True):
+        assert (mine - theirs).abs().max() < 1e-5 * (1 + mine.abs().max())
+    left, right = (sum((a * b).sum() for a, b in zip(*pair, strict=True)) for pair in ((v, one), (u, turned)))
+    assert abs(left) > 1e-2
+    assert abs(left - right) < 1e-4 * abs(left)
+
+
+@pytest.mark.usefixtures("poison")
 def test_every_derivative_in_fp16_is_as_near_as_fp16_allows() -> None:
     case = {**BASE, "heads": (4, 2), "sinks": 2, "turned": "pairs"}
     tensors, options = draw(case, torch.float16)
@@ -159,8 +204,10 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None
     assert rows["backward_queries_kernel"]["registers"] > 0
 
 
-def test_the_committed_table_covers_every_case() -> None:
-    table = json.loads((ROOT / "benchmarks" / "results" / "kernels-compile-sm90.json").read_text())
+@pytest.mark.parametrize("version", ["3.6.0", "3.7.1"])
+def test_the_committed_table_covers_every_case(version: str) -> None:
+    table = json.loads((ROOT / "benchmarks" / "results" / f"kernels-compile-sm90-triton-{version}.json").read_text())
+    assert table["triton"] == version
     assert table["wrong"] == []
     assert {row["case"] for row in table["kernels"]} >= {case.name for case in compile_cases()}
 

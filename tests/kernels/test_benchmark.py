@@ -9,7 +9,7 @@ from torch import Tensor
 from ttt_kernels import registry
 from ttt_kernels.registry import BenchmarkCase
 
-from benchmarks import kernels
+from benchmarks import kernels, kernels_norms
 from tests.needs import need
 
 
@@ -59,3 +59,24 @@ def test_every_operation_has_cases_with_names_of_their_own() -> None:
     compiled = [case.name for case in registry.compile_cases()]
     assert len(compiled) == len(set(compiled))
     assert {name.split("/")[0] for name in compiled} == set(registry.OPERATIONS)
+
+
+def test_leaving_something_out_changes_the_network_and_is_undone() -> None:
+    net = kernels_norms.build(kernels_norms.SHAPES["tiny"], "cpu", torch.float32)
+    tokens = torch.arange(24)[None]
+
+    def hidden() -> Tensor:
+        with torch.no_grad():
+            first, cache = net.read(tokens[:, :16], None, net.empty_cache(), impl="flash")
+            return torch.cat((first, net.read(tokens[:, 16:], None, cache, impl="flash")[0]), dim=1)
+
+    whole = hidden()
+    for parts in kernels_norms.LEFT_OUT.values():
+        with kernels_norms.without(parts):
+            # The cache that the second chunk leaves is read by none.
+            assert torch.equal(hidden(), whole) == (parts in ((), ("cache",))), parts
+        assert torch.equal(hidden(), whole)
+    for action in kernels_norms.steps(net).values():
+        row = kernels_norms.shares(action, 1, "cpu")
+        assert row["ms"] > 0
+        assert {f"share_{name}" for name in ("norms", "rope", "cache", "all")} < set(row)

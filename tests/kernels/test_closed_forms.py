@@ -85,7 +85,8 @@ def test_swiglu(rows: int, width: int, inner: int, seed: int) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(0.05, 5), st.integers(0, 99), st.sampled_from([0.0, 0.3]))
+# At the clip itself rounding decides the side, and the slopes of the two sides differ.
+@given(st.floats(0.05, 5).filter(lambda size: abs(size - 1) > 1e-9), st.integers(0, 99), st.sampled_from([0.0, 0.3]))
 def test_first_derivative_through_the_clip(size: float, seed: int, decay: float) -> None:
     shapes = [(4, 3), (2, 5)]
     weights, grads, anchors = leaves(seed, *shapes), leaves(seed + 1, *shapes), leaves(seed + 2, *shapes)

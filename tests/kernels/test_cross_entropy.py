@@ -83,6 +83,8 @@ def test_chunked_refuses_what_it_does_not_compute() -> None:
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "targets has shape"),
         ({"targets": torch.zeros(4, dtype=torch.int32)}, "targets has dtype"),
         ({"targets": torch.zeros(4, dtype=torch.int64, device="meta")}, "targets is on meta"),
+        ({"targets": torch.tensor([0, 5, 1, 1])}, r"targets holds 0..5, expected ids in 0..4"),
+        ({"targets": torch.tensor([0, -100, 1, 1]), "impl": "chunked"}, r"targets holds -100..1"),
     ],
 )
 def test_a_bad_argument_is_named(change: dict, message: str) -> None:

@@ -88,10 +88,14 @@ def test_in_place_writes_nothing_for_a_gradient_that_is_not_finite() -> None:
         ({"grads": []}, "grads has 0 tensors"),
         ({"grads": [torch.zeros(3)]}, r"grads\[0\] has shape"),
         ({"grads": [torch.zeros(2, 2, dtype=torch.int64)]}, r"grads\[0\] has dtype"),
+        ({"weights": [torch.zeros(2, 2, dtype=torch.int64)]}, r"weights\[0\] has dtype"),
+        ({"grads": [torch.zeros(2, 2, device="meta")]}, r"grads\[0\] is on meta, expected cpu"),
         ({"rates": torch.ones(2)}, "rates has shape"),
+        ({"rates": torch.ones(1, dtype=torch.int64)}, "rates has dtype"),
         ({"clip": -1.0}, "clip is -1"),
         ({"decay": 0.1}, "anchors is needed"),
         ({"decay": 0.1, "anchors": [torch.zeros(3)]}, r"anchors\[0\] has shape"),
+        ({"decay": 0.1, "anchors": [torch.zeros(2, 2, device="meta")]}, r"anchors\[0\] is on meta, expected cpu"),
     ],
 )
 def test_a_bad_argument_is_named(change: dict, message: str) -> None:

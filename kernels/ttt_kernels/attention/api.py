@@ -95,8 +95,7 @@ def _check(
         _checks.same_kind(f"{name}k", pair.k, "q", q)
         _checks.same_kind(f"{name}v", pair.v, "q", q)
     sink_count = 0 if sinks is None else sinks.k.shape[2]
-    if window is not None and window <= sink_count:
-        raise ValueError(f"window is {window}, expected more than the {sink_count} sinks")
+    _check_window(window, sink_count)
     if isinstance(start, Tensor):
         _checks.shape("start", start, (batch,))
         if start.is_floating_point():
@@ -118,3 +117,12 @@ def _check(
                 f"rope.cos has shape {list(rope.cos.shape)}, expected at least {last + length} rows "
                 f"for {length} queries from position {last}"
             )
+
+
+def _check_window(window: int | None, sinks: int) -> None:
+    if window is None:
+        return
+    if isinstance(window, bool) or not isinstance(window, int):
+        raise ValueError(f"window is {window!r}, expected a number of keys or None")  # noqa: TRY004
+    if window <= sinks:
+        raise ValueError(f"window is {window}, expected more than the {sinks} sinks")

@@ -47,4 +47,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, imp
         raise ValueError(f"targets has dtype {targets.dtype}, expected torch.int64")
     if targets.device != hidden.device:
         raise ValueError(f"targets is on {targets.device}, expected {hidden.device} like hidden")
+    if chosen is not _triton and len(targets) and targets.device.type == "cpu":
+        lowest, highest = int(targets.min()), int(targets.max())
+        if lowest < 0 or highest >= len(weight):
+            raise ValueError(f"targets holds {lowest}..{highest}, expected ids in 0..{len(weight) - 1}")
     return chosen(hidden, weight, targets)

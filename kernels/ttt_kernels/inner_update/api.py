@@ -74,11 +74,14 @@ def inner_update(
     if len(weights) != len(grads) or not weights:
         raise ValueError(f"grads has {len(grads)} tensors, expected {len(weights)} (at least 1), one per weight")
     for index, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+        _checks.floating(f"weights[{index}]", weight)
         _checks.floating(f"grads[{index}]", grad)
+        _same_device(f"grads[{index}]", grad, weights[0])
         _checks.shape(f"grads[{index}]", grad, tuple(weight.shape))
         if rule == "muon":
             _checks.shape(f"weights[{index}]", weight, ("M", "N"))
     _checks.shape("rates", rates, (len(weights),))
+    _checks.floating("rates", rates)
     if clip < 0:
         raise ValueError(f"clip is {clip}, expected 0 (none) or a positive norm")
     if decay:
@@ -86,4 +89,10 @@ def inner_update(
             raise ValueError(f"anchors is needed with decay={decay}: expected {len(weights)} tensors")
         for index, (weight, anchor) in enumerate(zip(weights, anchors, strict=True)):
             _checks.shape(f"anchors[{index}]", anchor, tuple(weight.shape))
+            _same_device(f"anchors[{index}]", anchor, weights[0])
     return chosen(weights, grads, rates, rule=rule, clip=clip, decay=decay, anchors=anchors)
+
+
+def _same_device(name: str, tensor: Tensor, weight: Tensor) -> None:
+    if tensor.device != weight.device:
+        raise ValueError(f"{name} is on {tensor.device}, expected {weight.device} like weights[0]")

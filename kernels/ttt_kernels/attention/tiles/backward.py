@@ -8,7 +8,7 @@ T queries of the chunk, P rows of the prefix, R rows of the key segment.
 import triton
 import triton.language as tl
 
-from ttt_kernels.attention.tiles.rows import load_keys, load_rows, seen_by, store_rows
+from ttt_kernels.attention.tiles.rows import load_keys, load_rows, seen_by, seen_from, store_rows
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -104,13 +104,14 @@ def backward_keys_kernel(
             do_tile = load_rows(dout + at * D, q_rows, D, q_valid, columns, D)
             lse_row = tl.load(lse + at + q_rows, mask=q_valid, other=0.0)
             inner = tl.load(delta + at + q_rows, mask=q_valid, other=0.0)
-            scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * (scale * LOG2E)
-            seen = seen_by(start + q_rows, k_at, valid, oldest, window) & q_valid[:, None]
-            p = tl.exp2(tl.where(seen, scores - lse_row[:, None] * LOG2E, float("-inf")))
-            dp = tl.dot(do_tile, tl.trans(v_tile), input_precision="ieee")
-            ds = p * (dp - inner[:, None])
-            dv_acc = tl.dot(tl.trans(p.to(do_tile.dtype)), do_tile, dv_acc, input_precision="ieee")
-            dk_acc = tl.dot(tl.trans(ds.to(q_tile.dtype)), q_tile, dk_acc, input_precision="ieee")
+            # Tiles [N, M], so that the products with queries take them from registers as they are.
+            scores = tl.dot(k_tile, tl.trans(q_tile), input_precision="ieee") * (scale * LOG2E)
+            seen = seen_from(start + q_rows, k_at, valid, q_valid, oldest, window)
+            p = tl.exp2(tl.where(seen, scores - lse_row[None, :] * LOG2E, float("-inf")))
+            dp = tl.dot(v_tile, tl.trans(do_tile), input_precision="ieee")
+            ds = p * (dp - inner[None, :])
+            dv_acc = tl.dot(p.to(do_tile.dtype), do_tile, dv_acc, input_precision="ieee")
+            dk_acc = tl.dot(ds.to(q_tile.dtype), q_tile, dk_acc, input_precision="ieee")
     at = (batch * HK + kv) * R * D
     store_rows(dk + at, rows, D, valid, columns, dk_acc * scale, D)
     store_rows(dv + at, rows, D, valid, columns, dv_acc, D)

@@ -34,12 +34,12 @@ class Tile:
 
 
 NARROW = {
-    "forward": Tile(128, 64, 4, 3),
+    "forward": Tile(128, 64, 8, 3),
     "tangent": Tile(64, 64, 4, 2),
     "backward_queries": Tile(64, 64, 4, 2),
     "backward_keys": Tile(64, 64, 4, 2),
     "double_queries": Tile(64, 32, 4, 2),
-    "double_keys": Tile(64, 64, 8, 2),
+    "double_keys": Tile(32, 64, 4, 2),
 }
 """Tiles for head widths up to 64, in 16-bit."""
 WIDE = {
@@ -51,7 +51,11 @@ WIDE = {
     "double_keys": Tile(64, 32, 8, 1),
 }
 """Tiles for head widths up to 128, in 16-bit."""
-PRECISE = dict.fromkeys(NARROW, Tile(32, 32, 8, 1))
+PRECISE = {
+    **dict.fromkeys(NARROW, Tile(32, 32, 8, 1)),
+    "tangent": Tile(16, 16, 8, 1),
+    "double_keys": Tile(32, 16, 8, 1),
+}
 """Tiles for fp32, whose products do not use the tensor cores."""
 
 

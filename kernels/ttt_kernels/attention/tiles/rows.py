@@ -66,6 +66,13 @@ def seen_by(q_at, k_at, valid, oldest, window):
     return near & (valid & (k_at >= oldest))[None, :]
 
 
+@triton.jit
+def seen_from(q_at, k_at, k_valid, q_valid, oldest, window):
+    """[N, M]: the transpose of `seen_by`, for valid queries alone."""
+    near = (k_at[:, None] <= q_at[None, :]) & (k_at[:, None] > q_at[None, :] - window)
+    return near & (k_valid & (k_at >= oldest))[:, None] & q_valid[None, :]
+
+
 @triton.jit(do_not_specialize=["T", "sign"])
 def turn_rows_kernel(
     x, out, cos, sin, starts, sxb, sxh, sxt, shift, sign, H, T,

@@ -25,44 +25,57 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """See `ttt_kernels.cross_entropy.linear_cross_entropy`."""
     if weight.requires_grad and torch.is_grad_enabled():
         raise ValueError("weight requires a gradient, which impl='chunked' never computes; expected impl='reference'")
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < weight.shape[0]:
-        raise ValueError(f"targets holds ids outside 0..{weight.shape[0] - 1}")
-    needed = hidden.requires_grad and torch.is_grad_enabled()
-    nll: Tensor = _Loss.apply(hidden, weight, targets, needed)  # type: ignore[no-untyped-call]
+    if not (hidden.requires_grad and torch.is_grad_enabled()):
+        return _loss_alone(hidden, weight, targets)
+    nll: Tensor = _Loss.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return nll
+
+
+def _loss_alone(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The loss without its gradient: PyTorch's fused log-softmax gives a slice's log-sum-exp in one pass."""
+    precise, lse, chosen = compute_dtype(hidden.dtype), None, None
+    for first in range(0, weight.shape[0], SLICE):
+        logits = F.linear(hidden, weight[first : first + SLICE])
+        chosen = _chosen(logits, targets - first, chosen)
+        part = logits[:, 0].to(precise) - torch.log_softmax(logits.to(precise), dim=-1)[:, 0]
+        lse = part if lse is None else torch.logaddexp(lse, part)
+    assert lse is not None
+    assert chosen is not None
+    return lse - chosen
+
+
+def _chosen(logits: Tensor, at: Tensor, before: Tensor | None) -> Tensor:
+    """Logits of the targets that stand `at` a column of this slice; those `before` for the others."""
+    found = logits.gather(-1, at.clamp(0, logits.shape[1] - 1)[:, None])[:, 0].to(compute_dtype(logits.dtype))
+    return found if before is None else torch.where((at >= 0) & (at < logits.shape[1]), found, before)
 
 
 class _Loss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, needed: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         precise, rows = compute_dtype(hidden.dtype), hidden.shape[0]
         largest = torch.full((rows,), torch.finfo(precise).min, dtype=precise, device=hidden.device)
         total, chosen = torch.zeros_like(largest), torch.zeros_like(largest)
-        mixed = torch.zeros(hidden.shape, dtype=precise, device=hidden.device) if needed else None
+        mixed = torch.zeros(hidden.shape, dtype=precise, device=hidden.device)
         for first in range(0, weight.shape[0], SLICE):
             part = weight[first : first + SLICE]
             logits = F.linear(hidden, part)
-            at = targets - first
-            inside = (at >= 0) & (at < len(part))
-            found = logits.gather(-1, at.clamp(0, len(part) - 1)[:, None])[:, 0].to(precise)
-            chosen = torch.where(inside, found, chosen)
+            chosen = _chosen(logits, targets - first, chosen)
             new = torch.maximum(largest, logits.amax(dim=-1).to(precise))
             shrink, largest = torch.exp(largest - new), new
             # A copy even where no conversion is needed: it is overwritten.
             weights = logits.to(precise, copy=True).sub_(new[:, None]).exp_()
             total.mul_(shrink).add_(weights.sum(dim=-1))
-            if mixed is not None:
-                mixed.mul_(shrink[:, None]).add_(torch.mm(weights.to(hidden.dtype), part))
+            mixed.mul_(shrink[:, None]).add_(torch.mm(weights.to(hidden.dtype), part))
         lse = largest + total.log()
-        if mixed is not None:
-            mixed.div_(total[:, None])
+        mixed.div_(total[:, None])
         ctx.save_for_backward(hidden, weight, targets, lse, mixed)
         return lse - chosen
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, lse, mixed = ctx.saved_tensors
-        return _Gradient.apply(grad, hidden, weight, targets, lse, mixed), None, None, None  # type: ignore[no-untyped-call]
+        return _Gradient.apply(grad, hidden, weight, targets, lse, mixed), None, None  # type: ignore[no-untyped-call]
 
 
 class _Gradient(torch.autograd.Function):

@@ -27,13 +27,16 @@ def inner_update(
     # The root has no finite slope at 0: there the unclipped branch is taken and the root is of a constant.
     moving = squares > 0
     norm = torch.where(moving, torch.sqrt(torch.where(moving, squares, torch.ones_like(squares))), squares)
-    if clip:
+    steps = [-rate for rate in rates.to(norm.dtype).unbind()]
+    if rule == "muon":
+        # The clip scales, and orthogonalising takes any scale away again.
+        grads = [orthogonalise(grad) for grad in grads]
+    elif clip:
         clipped = norm >= clip
         factor = torch.where(clipped, clip / torch.where(clipped, norm, torch.ones_like(norm)), torch.ones_like(norm))
-        grads = [grad * factor for grad in grads]
-    if rule == "muon":
-        grads = [orthogonalise(grad) for grad in grads]
-    after = [weight - rates[index] * grad for index, (weight, grad) in enumerate(zip(weights, grads, strict=True))]
+        steps = [step * factor for step in steps]
+    # One pass over each weight.
+    after = [torch.addcmul(weight, grad, step) for weight, grad, step in zip(weights, grads, steps, strict=True)]
     if decay and anchors is not None:
         after = [new - decay * (weight - anchor) for new, weight, anchor in zip(after, weights, anchors, strict=True)]
     return InnerStep(tuple(after), norm)

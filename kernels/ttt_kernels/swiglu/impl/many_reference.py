@@ -12,7 +12,9 @@ from torch import Tensor
 def swiglu_many(x: Tensor, rows: Sequence[int], gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Tensor:
     """See `ttt_kernels.swiglu.swiglu_many`."""
     parts = []
-    for part, upper, lower in zip(torch.split(x, list(rows)), gate_up, down, strict=True):
+    for part, upper, lower in zip(x.split_with_sizes(list(rows)), gate_up, down, strict=True):
         gate, up = F.linear(part, upper).chunk(2, dim=-1)
         parts.append(F.linear(F.silu(gate) * up, lower))
+    if len(parts) == 1:
+        return parts[0]
     return torch.cat(parts) if parts else x.clone()
