@@ -40,7 +40,9 @@ class SentenceTransformersEmbedder:
                 f"The tokenizer of {model!r} gives no offsets.", fix="Choose a model with a fast one."
             )
         self.name = f"sentence-transformers:{'-'.join(str(model).split())}"
-        self.dimensions = int(self._model.get_sentence_embedding_dimension())
+        # Newer releases name it so, and warn of the old name.
+        newer = getattr(self._model, "get_embedding_dimension", None)
+        self.dimensions = int((newer or self._model.get_sentence_embedding_dimension)())
         self.max_tokens = max(1, min(254, int(self._model.max_seq_length or 254) - 2))
         self.fingerprint = f"sentence-transformers-{_digest(self._model)}-v1"
 
