@@ -171,7 +171,7 @@ class Answer(_Value):
         citations: quotes that support it, best first; always empty in `mode="weights"`.
         mode: the mode asked for.
         grounded: True where the text is supported by the citations: it is a quote, or each of its claims is supported.
-        confidence: estimated probability that the answer holds what was asked for; calibrated on SQuAD 2
+        confidence: estimated probability that the answer holds what was asked for; calibrated on four sets of questions
             (benchmarks/results/answers.json), in `mode="weights"` a mere likelihood.
         contributions: what each memory gave.
         learned_through: ledger position that the weights had read when answering.
