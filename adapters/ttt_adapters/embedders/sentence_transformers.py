@@ -28,13 +28,7 @@ class SentenceTransformersEmbedder:
     """
 
     def __init__(self, model: str, *, device: str | None = None) -> None:
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtraError(
-                "sentence-transformers", extra="sentence-transformers", needed_for="SentenceTransformersEmbedder"
-            ) from error
-        self._model: Any = SentenceTransformer(model, device=device)
+        self._model = _library().SentenceTransformer(model, device=device)
         if not getattr(self._model.tokenizer, "is_fast", False):
             raise InvalidInputError(
                 f"The tokenizer of {model!r} gives no offsets.", fix="Choose a model with a fast one."
@@ -69,6 +63,16 @@ class SentenceTransformersEmbedder:
                     text, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
                 )
         return found
+
+
+def _library() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise MissingExtraError(
+            "sentence-transformers", extra="sentence-transformers", needed_for="SentenceTransformersEmbedder"
+        ) from error
+    return sentence_transformers
 
 
 def _digest(model: Any) -> str:
