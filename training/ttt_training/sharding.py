@@ -50,7 +50,7 @@ class Sharding:
         keep: names of parameters that stay whole.
 
     Attributes:
-        names: sharded parameters; none where PyTorch's `fully_shard` cannot leave parameters out (before 2.7).
+        names: sharded parameters; none where PyTorch's `fully_shard` cannot leave parameters out.
     """
 
     def __init__(self, net: Transformer, device: torch.device, *, keep: Collection[str] = ()) -> None:
