@@ -135,6 +135,7 @@ class Handle:
         self.tenant, self.wait = tenant, wait
         self._model = model  # None: the tenant's own, loaded with its first use
         self._learner = self._new_learner() if model else None
+        self._shape: Shape | None = None
         self._index = Index(Notepad(tenant, embedder), embedder, index_pin(embedder))
         self._lock = threading.RLock()
         self._closed = False
@@ -179,10 +180,11 @@ class Handle:
     @property
     def shape(self) -> Shape:
         """What the tenant remembers of its model's shape; a memory of an older release loads the model to know it."""
-        pin = self.tenant.head().model or {}
-        if self._learner is None and all(key in pin for key in Shape._fields):
-            return Shape(*(int(pin[key]) for key in Shape._fields))
-        return model_shape(self.model)
+        if self._shape is None:  # asked for every document of a listing: read once
+            pin = self.tenant.head().model or {}
+            known = self._learner is None and all(key in pin for key in Shape._fields)
+            self._shape = Shape(*(int(pin[key]) for key in Shape._fields)) if known else model_shape(self.model)
+        return self._shape
 
     def standing(self, head: Head) -> Standing:
         """Which state readers are served and how far it has read, told without the base model where it can be."""
@@ -334,6 +336,7 @@ class Handle:
         if head.embedder != self._index.pin:
             raise _other_embedder(head.embedder or "nothing", self._index.pin)
         if head.epoch != self._epoch:
+            self._shape = None  # of another model, where everything is relearned with one
             if self._learner:
                 self._learner.load(head)
             self.notepad.refresh()

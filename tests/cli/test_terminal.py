@@ -25,6 +25,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         pid, self.fd = pty.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background have it ignored, and hand that on
             os.environ.update(TERM="xterm", COLUMNS="150", LINES="40")
             os.execv(sys.executable, [*COMMAND, *arguments])
         self.pid = pid

@@ -36,6 +36,8 @@ _FIXES = {
     "read-only disk has to be copied first.",
     "": "Check that the path or server exists, that it can be written and that its disk has room.",
 }
+_UNREADABLE = (UnicodeDecodeError, exc.NoResultFound)
+"""Bytes that are no text, also in SQLite's own message; an index that names a row which is not there."""
 _CORRUPT = ("malformed", "not a database", "database corruption", "invalid page", "could not read block")
 
 
@@ -163,11 +165,8 @@ class Store:
             raise
         except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
             raise translate(error, self.shown) from error
-        except (
-            UnicodeDecodeError,
-            exc.NoResultFound,
-        ) as error:  # bytes that are no text, also in SQLite's own message;
-            raise damaged(self.shown, str(error)) from error  # an index that names a row which is not there
+        except _UNREADABLE as error:
+            raise damaged(self.shown, str(error)) from error
 
     def close(self) -> None:
         """Close every connection; later use raises ClosedError."""
