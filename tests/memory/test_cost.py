@@ -1,6 +1,7 @@
-"""The cost of `ask(mode="weights")` does not depend on what was read."""
+"""What does not cost more the more was read: `ask(mode="weights")`, and the statements of a listing."""
 
 import torch
+from sqlalchemy import Engine, event
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.memory.helpers import open_tiny, text
@@ -42,3 +43,29 @@ def test_the_key_cache_stops_growing_at_the_window():
     assert len(sizes) > 8
     assert all(size == sizes[0] for size in sizes)
     assert sizes[0][0][0][2] == model.config.window
+
+
+def statements(memory) -> int:
+    """SQL statements of one listing, on a handle that has not loaded its model."""
+    seen = []
+
+    def count(*_):
+        seen.append(1)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        memory.documents()
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    return len(seen)
+
+
+def test_a_listing_of_many_documents_takes_no_more_statements(tmp_path):
+    with open_tiny(tmp_path) as memory:
+        memory.ingest(text(0))
+    with open_tiny(tmp_path, replay=False) as memory:
+        few = statements(memory)
+    with open_tiny(tmp_path) as memory:
+        memory.ingest([text(n) for n in range(1, 8)])
+    with open_tiny(tmp_path, replay=False) as memory:
+        assert 0 < statements(memory) == few
