@@ -106,6 +106,15 @@ def test_codes_outrank_likeness(pad: Pad) -> None:
     assert hits[0].score > 1 >= hits[-1].score
 
 
+def test_what_says_the_query_to_the_word_is_found_among_hundreds_that_are_liker(pad: Pad) -> None:
+    for n in range(300):
+        pad.put(f"The ticket number for Gus{n} Kemp: the ticket, its number, and Kemp.")
+    pad.put("Emil Kemp. " * 3)
+    filler = " ".join(f"Then word{n} was talked about at length." for n in range(20))
+    pad.put(f"{filler} The ticket number for Emil Kemp is lost. {filler}")
+    assert "Emil Kemp" in pad.search("What is the ticket number for Emil Kemp?", limit=1)[0].text
+
+
 def test_filters_and_as_of(pad: Pad) -> None:
     for n in range(30):
         pad.put(
@@ -274,5 +283,5 @@ def test_reading_only_what_may_be_among_the_best_changes_nothing(pad: Pad, monke
         pad.put(text)
     queries = [question for needle in needles(60)[::5] for question in needle.questions]
     few = [pad.search(query, limit=3) for query in queries]
-    monkeypatch.setattr("ttt_memory.notepad.notepad.PAGE", 1_000)
+    monkeypatch.setattr("ttt_memory.notepad.reading.PAGE", 1_000)
     assert [pad.search(query, limit=3) for query in queries] == few

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ttt_memory.errors import InvalidInputError
-from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage, PassageText
+from ttt_memory.ledger.records import DocumentRow, LiveMetadata, NewPassage
 from ttt_memory.notepad import late
 from ttt_memory.notepad.checks import check
 from ttt_memory.notepad.filters import compile_filter
-from ttt_memory.notepad.fusion import final, together
 from ttt_memory.notepad.index import PassageIndex
 from ttt_memory.notepad.locks import ReadWriteLock
 from ttt_memory.notepad.preparing import prepare
-from ttt_memory.notepad.ranking import Query, Ranking, rank
+from ttt_memory.notepad.ranking import Query, rank
+from ttt_memory.notepad.reading import best
 from ttt_memory.notepad.terms import query_terms
 from ttt_memory.types import Finding, Passage
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from ttt_memory.ledger.tenant import TenantLedger
     from ttt_memory.notepad.embedders import Embedder
 
-READ = 30
-"""Passages that may be read for their sentences, at least."""
-PAGE = 8
-"""Passages read at a time."""
-ROUNDING = 1e-9
 MAX_QUERY = 4_000
 """Characters of a query that are looked at."""
 
@@ -123,8 +118,8 @@ class Notepad:
         asked = Query(weights, codes, vectors[0], words[0] if words else None)
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
-            ranking = rank(self._index, asked, self._ledger, max(READ, 2 * limit), allowed=allowed)
-        hits = self._read(ranking, limit)
+            ranking = rank(self._index, asked, self._ledger, limit, allowed=allowed)
+        hits = best(ranking.candidates, limit, ranking.share, ranking.rarity, self._ledger)
         return [
             Passage(
                 document_id=passage.document_id,
@@ -136,26 +131,6 @@ class Notepad:
             )
             for score, passage in hits
         ]
-
-    def _read(self, ranking: Ranking, limit: int) -> list[tuple[float, PassageText]]:
-        """Score candidates by their sentences, too, and return the best; reads no text that cannot be among them.
-
-        A sentence holds no more of the query than its passage, which bounds the score before the text is read.
-        """
-        terms, share = len(ranking.rarity), ranking.share
-        bounds = [(final(c.fused, c.coverage, c.exact, share, terms=terms), c) for c in ranking.candidates]
-        bounds.sort(key=lambda bound: (-bound[0], bound[1].id))
-        hits: list[tuple[float, PassageText]] = []
-        for first in range(0, len(bounds), PAGE):
-            if len(hits) == limit and hits[-1][0] > bounds[first][0] + ROUNDING:
-                break
-            page = {candidate.id: candidate for _, candidate in bounds[first : first + PAGE]}
-            for passage in self._ledger.passages(list(page)):  # another process may have removed some meanwhile
-                candidate = page[passage.id]
-                sentence = together(passage.text, ranking.rarity)
-                hits.append((final(candidate.fused, sentence, candidate.exact, share, terms=terms), passage))
-            hits = sorted(hits, key=lambda hit: (-hit[0], hit[1].id))[:limit]
-        return hits
 
     def verify(self) -> list[Finding]:
         """Compare the index with the ledger, and the ledger's passages with what this release would compute.

@@ -9,25 +9,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ttt_memory.ledger.records import PassageText
 from ttt_memory.notepad import late, leads
 from ttt_memory.notepad.dense import Vectors
-from ttt_memory.notepad.fusion import Shares, Signals, filled, final, fuse, shares, together
+from ttt_memory.notepad.fusion import COMPLETE, Shares, Signals, filled, fuse, shares
 from ttt_memory.notepad.index import Mask, PassageIndex, Table
 from ttt_memory.notepad.lexical import Postings, beside, bm25, idf
+from ttt_memory.notepad.reading import Candidate, Texts, best
 from ttt_memory.notepad.surroundings import of_their_lines
 from ttt_memory.notepad.terms import term as index_form
 
 CANDIDATES = 100
 """Passages that each search hands to the fusion, at least."""
-READ = 8
-"""Passages of the first ranking that are read, to find the leads among them."""
 ROUNDING = 1e-9
 
 StoredPostings = Mapping[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
 
 
-class Stored(Protocol):
+class Stored(Texts, Protocol):
     """What is read of the ledger for one query."""
 
     def postings(self, terms: Sequence[str], *, most: int | None = None) -> StoredPostings:
@@ -38,9 +36,6 @@ class Stored(Protocol):
 
     def token_vectors(self, ids: Sequence[int]) -> Mapping[int, bytes]:
         """What is stored of some passages' words, by id."""
-
-    def passages(self, ids: Sequence[int]) -> Sequence[PassageText]:
-        """Some passages with their texts; those that are gone are left out."""
 
 
 @dataclass(frozen=True)
@@ -61,44 +56,24 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A passage that may be among the best.
-
-    Attributes:
-        fused: by meaning and words, 0 to 1.
-        exact: share of the query's rare codes that it holds, by rarity, 0 to 1.
-        coverage: share of the query's terms that it holds, by rarity, 0 to 1.
-    """
-
-    id: int
-    fused: float
-    exact: float
-    coverage: float
-
-
-@dataclass(frozen=True)
 class Ranking:
-    """The best passages by index alone, best first, by which shares, and how rare each term of the query is."""
+    """The passages that may be the best, in order of id, by which shares, and how rare each term of the query is."""
 
     candidates: Sequence[Candidate]
     share: Shares
     rarity: Mapping[str, float]
 
 
-def rank(index: PassageIndex, query: Query, stored: Stored, count: int, *, allowed: Mask | None) -> Ranking:
-    """Rank at most `count` passages; equal scores in order of id.
+def rank(index: PassageIndex, query: Query, stored: Stored, limit: int, *, allowed: Mask | None) -> Ranking:
+    """Find candidates for the `limit` best passages, and fuse what speaks for each.
 
     Args:
         allowed: which of the index's rows may be found, [N]; None where all may.
     """
-    search = _Search(index, query, stored, max(CANDIDATES, 2 * count), allowed)
-    ids, exact = index.table.ids, search.exact
+    search = _Search(index, query, stored, max(CANDIDATES, 2 * limit), allowed)
     first = search.first()
-    found = search.follow(first) if len(first.rows) else first
-    best = np.lexsort((-found.fused, -exact[found.rows]))[:count]
-    picked = found.rows[best]
-    columns = (values.tolist() for values in (ids[picked], found.fused[best], exact[picked], search.coverage[picked]))
-    return Ranking([Candidate(*values) for values in zip(*columns, strict=True)], found.share, search.rarity)
+    found = search.follow(first)
+    return Ranking(search.candidates(found), found.share, search.rarity)
 
 
 @dataclass(frozen=True)
@@ -145,7 +120,8 @@ class _Search:
     def first(self) -> _Found:
         """Candidates by words, by their neighbours' words and by meaning."""
         rows = np.flatnonzero(self.exact)
-        for scores in (self.words, self.beside):
+        to_the_word = np.where(self.coverage > COMPLETE, self.words, 0.0)
+        for scores in (self.words, to_the_word, self.beside):
             rows = np.union1d(rows, _best(scores, self.depth))
         rows = np.union1d(rows, self._near(self.query.vector))
         vectors, nearest = self._read(rows)
@@ -156,6 +132,8 @@ class _Search:
     def follow(self, first: _Found) -> _Found:
         """Add what the best of these candidates lead to, and rank all again."""
         places, scores, texts = self._leads(first)
+        if not texts:
+            return first
         weights = leads.weigh(scores)
         naming = self._naming([leads.names(text, self.rarity) for text in texts[: leads.READ_LEADS]], weights)
         moved = leads.moved(self.query.vector, first.vectors[places[0]])
@@ -176,21 +154,17 @@ class _Search:
         signals = replace(self._signals(rows, vectors, nearest), like=like, fresh=fresh, names=named)
         return _Found(rows, vectors, nearest, first.share, fuse(signals, first.share))
 
+    def candidates(self, found: _Found) -> list[Candidate]:
+        """Return what is known of each without its text, in order of id."""
+        rows = found.rows
+        columns = (self.index.table.ids[rows], found.fused, self.exact[rows], self.coverage[rows])
+        return [Candidate(*known) for known in zip(*(column.tolist() for column in columns), strict=True)]
+
     def _leads(self, first: _Found) -> tuple[NDArray[np.int64], list[float], list[str]]:
         """Return the places of the best candidates, their scores and texts, best first."""
-        best = np.lexsort((-first.fused, -self.exact[first.rows]))[:READ]
-        ids = self.index.table.ids[first.rows[best]]
-        texts = {passage.id: passage.text for passage in self.stored.passages(ids.tolist())}
-        terms, share = len(self.rarity), first.share.first()
-        scored = []
-        for place, id in zip(best.tolist(), ids.tolist(), strict=True):
-            text = texts.get(id, "")  # another process may have removed it meanwhile
-            exact = float(self.exact[first.rows[place]])
-            score = final(float(first.fused[place]), together(text, self.rarity), exact, share, terms=terms)
-            scored.append((score, place, text))
-        scored.sort(key=lambda lead: (-lead[0], lead[1]))
-        scored = scored[: leads.LEADS]
-        return np.array([place for _, place, _ in scored]), [score for score, _, _ in scored], [t for _, _, t in scored]
+        hits = best(self.candidates(first), leads.LEADS, first.share.first(), self.rarity, self.stored)
+        places = np.searchsorted(self.index.table.ids[first.rows], [passage.id for _, passage in hits])
+        return places, [score for score, _ in hits], [passage.text for _, passage in hits]
 
     def _naming(self, names: Sequence[Sequence[str]], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return which share of the names in the leads each passage has, [N]."""
