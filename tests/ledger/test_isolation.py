@@ -39,6 +39,8 @@ def everything(tenant: TenantLedger) -> None:
     tenant.passage_rows(first.id)
     tenant.passage_vectors()
     tenant.postings(["shared", "word"])
+    tenant.postings(["shared", "word"], most=1)
+    tenant.holding(["shared", "word"], ids)
     tenant.live_metadata()
     tenant.replace_passages(second.id, cut("shared word", 6))
     tenant.counts()

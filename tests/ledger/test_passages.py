@@ -32,10 +32,23 @@ def test_vectors_postings_and_texts_agree(ledger: Ledger, tenant: TenantLedger) 
     assert found["green"][1].sum() == 31
     assert found["absent"][0].tolist() == []
     assert terms.sum() == 3 + 60 + 1
+    assert tenant.holding(["red", "blue", "elsewhere"], ids.tolist()) == [ids[0], ids[-1]]
+    assert tenant.holding(["red", "blue"], ids[1:].tolist()) == [ids[-1]]
+    assert tenant.holding(["red"], []) == tenant.holding([], ids.tolist()) == []
     assert tenant.passages_of(list(documents)) == sorted(ids.tolist())
     rows = tenant.passages_of_all()
     assert [row.document_id for row in rows] == sorted(owners, key=list(documents).index)
     assert tenant.passage_rows(owners[0]) == [row for row in rows if row.document_id == owners[0]]
+
+
+@pytest.mark.parametrize("terms", [3, 150])
+def test_terms_that_too_many_passages_hold_are_left_out(tenant: TenantLedger, terms: int) -> None:
+    names = [f"w{n}" for n in range(terms)]
+    for n in range(terms):  # "w0" is in one passage, "w1" in two
+        add(tenant, f"text {n}", passages=[NewPassage(0, 4, dict.fromkeys(names[n:], 1), b"xy")])
+    found = tenant.postings([*names, "absent"], most=2)
+    assert {term: len(ids) for term, (ids, _) in found.items()} == {"w0": 1, "w1": 2, "absent": 0}
+    assert tenant.postings(names, most=terms).keys() == set(names)
 
 
 def test_an_empty_tenant_has_no_vectors(tenant: TenantLedger) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttt_memory.notepad.fusion import DOCUMENTS, TALK, Signals, final, fuse, shares
+from ttt_memory.notepad.fusion import DOCUMENTS, ONE_STEP, TALK, TWO_STEPS, Signals, final, fuse, shares
 
 
 def signals(seed: int, count: int) -> Signals:
@@ -24,16 +24,17 @@ def signals(seed: int, count: int) -> Signals:
         named=draw.random(count),
         by_model=draw.random(count) < 0.5,
         line=draw.random(count),
+        standing=draw.random(count) < 0.2,
         like=draw.random(count) * 2 - 1,
         fresh=draw.random(count),
         names=draw.random(count),
     )
 
 
-@given(st.integers(0, 10_000), st.integers(0, 40), st.floats(0, 1))
+@given(st.integers(0, 10_000), st.integers(0, 40), st.floats(0, 1), st.integers(1, 12))
 @settings(max_examples=80, deadline=None)
-def test_scores_are_between_0_and_1(seed: int, count: int, talk: float) -> None:
-    scores = fuse(signals(seed, count), shares(talk))
+def test_scores_are_between_0_and_1(seed: int, count: int, talk: float, terms: int) -> None:
+    scores = fuse(signals(seed, count), shares(talk, terms))
     assert scores.shape == (count,)
     assert ((scores >= 0) & (scores <= 1 + 1e-9)).all()
 
@@ -63,15 +64,30 @@ def test_without_token_vectors_meaning_stands_in() -> None:
 
 
 def test_shares_lie_between_those_of_documents_and_talk() -> None:
-    assert shares(0) == DOCUMENTS
-    assert shares(1) == TALK
-    for value, one, other in zip(shares(0.5), DOCUMENTS, TALK, strict=True):
+    assert shares(0, TWO_STEPS) == DOCUMENTS
+    assert shares(1, TWO_STEPS) == shares(1, 1) == TALK
+    for value, one, other in zip(shares(0.5, TWO_STEPS), DOCUMENTS, TALK, strict=True):
         assert min(one, other) <= value <= max(one, other)
+
+
+def test_a_short_query_follows_no_leads_among_documents() -> None:
+    assert shares(0, ONE_STEP) == DOCUMENTS.first()
+    names = [shares(0, terms).names for terms in range(1, 12)]
+    assert names == sorted(names)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30))
+@settings(max_examples=60, deadline=None)
+def test_what_is_standing_rises_the_more_the_liker_it_is(seed: int, count: int) -> None:
+    plain = replace(signals(seed, count), standing=np.zeros(count, bool))
+    rise = fuse(replace(plain, standing=np.ones(count, bool)), TALK) - fuse(plain, TALK)
+    assert (rise >= 0).all()
+    assert rise[np.argsort(plain.meaning)] == pytest.approx(np.sort(rise))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 20), st.floats(0, 1))
 def test_exact_comes_before_similar(fused: float, sentence: float, terms: int, talk: float) -> None:
-    share = shares(talk)
+    share = shares(talk, terms)
     similar = final(fused, min(sentence, 0.99), 0.0, share, terms=terms)
     assert similar <= 1
     assert final(0.0, 0.0, 0.01, share, terms=terms) > similar

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, select, text, tuple_
 
 from ttt_memory.errors import CorruptionError
 from ttt_memory.ledger.append import Append, stored
@@ -73,6 +74,18 @@ class Passages(Append):
                 query = query.where(passages.c.id.in_(some), passages.c.token_vectors.is_not(None))
                 found.update((id, data) for id, data in connection.execute(query))
         return found
+
+    def holding(self, terms: Sequence[str], ids: Sequence[int]) -> list[int]:
+        """Which of these live passages hold any of the terms, ascending."""
+        keys = [term_bytes(term) for term in terms]
+        found: set[int] = set()
+        with self._read() as connection:
+            for some in batched([int(id) for id in ids], BATCH):
+                query = select(postings.c.passage).where(
+                    postings.c.tenant == self._tenant, postings.c.term.in_(keys), postings.c.passage.in_(some)
+                )
+                found.update(connection.execute(query).scalars())
+        return sorted(found)
 
     def passages_of_all(self) -> list[PassageRow]:
         """Every live passage, in order of position and place in the document."""
@@ -175,12 +188,9 @@ class Passages(Append):
         rare: set[bytes] = set()
         with self._read() as connection:
             for some in batched(keys, COUNTED):
-                counts = []
-                for number, key in enumerate(some):
-                    held = select(postings.c.passage).where(postings.c.tenant == self._tenant, postings.c.term == key)
-                    few = held.limit(most + 1).subquery()
-                    counts.append(select(literal(number), func.count()).select_from(few))
-                rare.update(some[number] for number, count in connection.execute(union_all(*counts)) if count <= most)
+                given = {"tenant": self._tenant, "most": most + 1, **{f"term_{n}": key for n, key in enumerate(some)}}
+                counts = connection.execute(_counting(len(some)), given)
+                rare.update(some[number] for number, count in counts if count <= most)
         return rare
 
     def replace_passages(
@@ -193,6 +203,18 @@ class Passages(Append):
             self._delete_passages(connection, document_id)
             self._insert_passages(connection, document_id, stored(new))
             self._change(connection)
+
+
+@cache
+def _counting(terms: int) -> TextClause:
+    """Count the passages that hold each of so many terms, up to a limit.
+
+    As text: such a union of selects takes SQLAlchemy longer to put together than the database to answer.
+    """
+    name = postings.name
+    few = f"SELECT 1 FROM {name} WHERE {name}.tenant = :tenant AND {name}.term = :term_%d LIMIT :most"
+    one = f"SELECT %d AS number, count(*) AS held FROM ({few}) AS few_%d"
+    return text(" UNION ALL ".join(one % (number, number, number) for number in range(terms)))
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -29,6 +29,7 @@ class Shares(NamedTuple):
         named: the query names the writer or the date.
         own: not written by a model, whose replies are many times longer than the questions, and repeat them.
         line: late interaction of the best passages of the same talk or document.
+        standing: cosine once more, of what a user told an assistant for good (`standing.py`).
         like: cosine of passage and leads (`leads.py`).
         fresh: the passage has words of the query that the best lead leaves open.
         names: the leads name what the passage names.
@@ -42,6 +43,7 @@ class Shares(NamedTuple):
     named: float
     own: float
     line: float
+    standing: float
     like: float
     fresh: float
     names: float
@@ -49,13 +51,20 @@ class Shares(NamedTuple):
 
     def first(self) -> Shares:
         """The same while no leads are known."""
-        return self._replace(like=0.0, fresh=0.0, names=0.0)
+        return self.following(0.0)
+
+    def following(self, part: float) -> Shares:
+        """The same with such a part, 0 to 1, of what leads say."""
+        return self._replace(like=part * self.like, fresh=part * self.fresh, names=part * self.names)
 
 
-DOCUMENTS = Shares(0.12, 0.06, 0.02, 0.01, 0.03, 0.03, 0.04, 0.10, 0.10, 0.25, 0.08)
+DOCUMENTS = Shares(0.07, 0.035, 0.016, 0.006, 0.01, 0.04, 0.032, 0.0, 0.08, 0.07, 0.55, 0.09)
 """For texts that stand for themselves: what leads from one to another is what they name."""
-TALK = Shares(0.06, 0.15, 0.04, 0.07, 0.11, 0.15, 0.25, 0.10, 0.02, 0.02, 0.035)
+TALK = Shares(0.06, 0.15, 0.04, 0.07, 0.11, 0.15, 0.25, 0.12, 0.10, 0.02, 0.02, 0.035)
 """For the turns of a stream: short, about what the talk is about, and understood from what was said around them."""
+
+ONE_STEP, TWO_STEPS = 4, 8
+"""Terms of a query: one this short is answered by one passage, one this long has room to lead from one to another."""
 
 COMPLETE = 0.999999
 """A sum of shares that rounding keeps from 1 is still all of them."""
@@ -75,6 +84,7 @@ class Signals:
         named: share of what the query names of writers and dates that this passage's document has, 0 to 1.
         by_model: whether a model wrote it.
         line: mean of the best passages of the same line, 0 to 1.
+        standing: whether it is an instruction or a preference, told to an assistant for good.
         like: cosine of passage and leads.
         fresh: what it says of what the best lead leaves open, 0 and above.
         names: share of the names in the leads that it has, 0 to 1.
@@ -87,27 +97,35 @@ class Signals:
     named: Scores
     by_model: NDArray[np.bool_]
     line: Scores
+    standing: NDArray[np.bool_]
     like: Scores
     fresh: Scores
     names: Scores
 
 
-def shares(talk: float) -> Shares:
-    """Return the shares for candidates of which such a part, 0 to 1, belongs to streams."""
-    return Shares(*((1 - talk) * one + talk * other for one, other in zip(DOCUMENTS, TALK, strict=True)))
+def shares(talk: float, terms: int) -> Shares:
+    """Return the shares for candidates of which such a part, 0 to 1, belongs to streams, and a query of so many terms.
+
+    In documents a short query follows no leads; a talk's questions are short, and what leads add there is likeness.
+    """
+    room = min(max((terms - ONE_STEP) / (TWO_STEPS - ONE_STEP), 0.0), 1.0)
+    documents = DOCUMENTS.following(room)
+    return Shares(*((1 - talk) * one + talk * other for one, other in zip(documents, TALK, strict=True)))
 
 
 def fuse(signals: Signals, share: Shares) -> Scores:
     """Return one score of 0 to 1 a candidate, [C]."""
+    meaning = spread(signals.meaning)
     values = np.stack(
         [
-            spread(signals.meaning),
+            meaning,
             filled(signals.late, signals.meaning),
             _portion(signals.words),
             _portion(signals.beside),
             signals.named,
             (~signals.by_model).astype(np.float64),
             signals.line,
+            np.where(signals.standing, meaning, 0.0),
             spread(signals.like),
             _portion(signals.fresh),
             signals.names,

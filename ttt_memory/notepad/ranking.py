@@ -15,6 +15,7 @@ from ttt_memory.notepad.fusion import COMPLETE, Shares, Signals, filled, fuse, s
 from ttt_memory.notepad.index import Mask, PassageIndex, Table
 from ttt_memory.notepad.lexical import Postings, beside, bm25, idf
 from ttt_memory.notepad.reading import Candidate, Texts, best
+from ttt_memory.notepad.standing import MARKERS, is_standing
 from ttt_memory.notepad.surroundings import of_their_lines
 from ttt_memory.notepad.terms import term as index_form
 
@@ -36,6 +37,9 @@ class Stored(Texts, Protocol):
 
     def token_vectors(self, ids: Sequence[int]) -> Mapping[int, bytes]:
         """What is stored of some passages' words, by id."""
+
+    def holding(self, terms: Sequence[str], ids: Sequence[int]) -> Sequence[int]:
+        """Which of some passages hold any of the terms."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,41 @@ def rank(index: PassageIndex, query: Query, stored: Stored, limit: int, *, allow
 
 
 @dataclass(frozen=True)
-class _Found:
-    """C candidates in order of id.
+class _Known:
+    """What is read of C passages.
 
     Attributes:
-        rows: of the table, ascending, [C].
+        rows: of the table, [C].
         vectors: [C, D].
         nearest: of each word of the query in each passage, [Q, C].
-        share: how much each signal says among them.
-        fused: score of each, [C].
+        standing: whether a passage is an instruction or a preference that is meant to last, [C].
     """
 
     rows: NDArray[np.int64]
     vectors: Vectors
     nearest: Vectors
+    standing: Mask
+
+    def joined(self, new: _Known) -> _Known:
+        """Both together, in order of id."""
+        rows = np.concatenate([self.rows, new.rows])
+        order = np.argsort(rows)
+        vectors = np.concatenate([self.vectors, new.vectors])[order]
+        nearest = np.concatenate([self.nearest, new.nearest], axis=1)[:, order]
+        return _Known(rows[order], vectors, nearest, np.concatenate([self.standing, new.standing])[order])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """C candidates in order of id, with how much each signal says among them, and the score of each, [C]."""
+
+    known: _Known
     share: Shares
     fused: NDArray[np.float64]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return self.known.rows
 
 
 class _Search:
@@ -124,35 +147,34 @@ class _Search:
         for scores in (self.words, to_the_word, self.beside):
             rows = np.union1d(rows, _best(scores, self.depth))
         rows = np.union1d(rows, self._near(self.query.vector))
-        vectors, nearest = self._read(rows)
-        signals = self._signals(rows, vectors, nearest)
-        share = shares(float(self.index.table.surroundings.in_stream[rows].mean()) if len(rows) else 0.0)
-        return _Found(rows, vectors, nearest, share, fuse(signals, share.first()))
+        known = self._read(rows)
+        talk = float(self.index.table.surroundings.in_stream[rows].mean()) if len(rows) else 0.0
+        share = shares(talk, len(self.rarity))
+        return _Found(known, share, fuse(self._signals(known), share.first()))
 
     def follow(self, first: _Found) -> _Found:
         """Add what the best of these candidates lead to, and rank all again."""
+        if first.share == first.share.first():
+            return first
         places, scores, texts = self._leads(first)
         if not texts:
             return first
         weights = leads.weigh(scores)
         naming = self._naming([leads.names(text, self.rarity) for text in texts[: leads.READ_LEADS]], weights)
-        moved = leads.moved(self.query.vector, first.vectors[places[0]])
+        moved = leads.moved(self.query.vector, first.known.vectors[places[0]])
         new = np.setdiff1d(np.union1d(self._near(moved), _best(naming, self.depth)), first.rows)
-        vectors, nearest = self._read(new)
-        rows = np.concatenate([first.rows, new])
-        order = np.argsort(rows)
-        rows, vectors = rows[order], np.concatenate([first.vectors, vectors])[order]
-        nearest = np.concatenate([first.nearest, nearest], axis=1)[:, order]
-        there = np.searchsorted(rows, first.rows)
+        known = first.known.joined(self._read(new))
+        there = np.searchsorted(known.rows, first.rows)
         lead = there[places]
-        fresh = leads.gain(nearest, int(lead[0]), self.piece_rarity) if self.piece_rarity else np.zeros(len(rows))
-        like, named = leads.likeness(vectors, vectors[lead], weights), naming[rows]
+        open_words = self.piece_rarity
+        fresh = leads.gain(known.nearest, int(lead[0]), open_words) if open_words else np.zeros(len(known.rows))
+        like, named = leads.likeness(known.vectors, known.vectors[lead], weights), naming[known.rows]
         # What the best lead leads to shall not pass it for that, nor what is equal to it.
         equal = there[np.abs(first.fused - first.fused[places[0]]) < ROUNDING]
         for values in (like, fresh, named):
             values[equal] = values.max()
-        signals = replace(self._signals(rows, vectors, nearest), like=like, fresh=fresh, names=named)
-        return _Found(rows, vectors, nearest, first.share, fuse(signals, first.share))
+        signals = replace(self._signals(known), like=like, fresh=fresh, names=named)
+        return _Found(known, first.share, fuse(signals, first.share))
 
     def candidates(self, found: _Found) -> list[Candidate]:
         """Return what is known of each without its text, in order of id."""
@@ -180,20 +202,31 @@ class _Search:
         near, _ = self.index.dense.nearest(vector, self.depth, self.among)
         return self.index.table.rows(near)[0]
 
-    def _read(self, rows: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
-        """Return vectors of passages [C, D], and the cosine of each word of the query with the nearest of theirs."""
+    def _read(self, rows: NDArray[np.int64]) -> _Known:
+        """Read vectors of passages, compare their words with the query's, and see whether they are meant to last."""
         ids = self.index.table.ids[rows]
-        vectors = self.index.dense.vectors(ids)
+        vectors, standing = self.index.dense.vectors(ids), self._standing(rows)
         if self.query.words is None:
-            return vectors, np.empty((0, len(rows)), np.float32)
+            return _Known(rows, vectors, np.empty((0, len(rows)), np.float32), standing)
         data = self.stored.token_vectors(ids.tolist())
-        return vectors, late.nearest(self.query.words.vectors, [data.get(id) for id in ids.tolist()])
+        nearest = late.nearest(self.query.words.vectors, [data.get(id) for id in ids.tolist()])
+        return _Known(rows, vectors, nearest, standing)
 
-    def _signals(self, rows: NDArray[np.int64], vectors: Vectors, nearest: Vectors) -> Signals:
+    def _standing(self, rows: NDArray[np.int64]) -> Mask:
+        """Return which passages, [C], a user told an assistant for good."""
+        table = self.index.table
+        told = rows[table.surroundings.to_model[rows]]
+        if not len(told):
+            return np.zeros(len(rows), bool)
+        marked = self.stored.holding(MARKERS, table.ids[told].tolist())
+        standing = [passage.id for passage in self.stored.passages(marked) if is_standing(passage.text)]
+        return np.isin(table.ids[rows], standing)
+
+    def _signals(self, known: _Known) -> Signals:
         """Return what speaks for candidates, leads left out."""
-        around, nothing = self.index.table.surroundings, np.zeros(len(rows))
-        meaning = (vectors @ self.query.vector).astype(np.float64)
-        similar = late.similarity(nearest, self.piece_rarity)
+        around, rows, nothing = self.index.table.surroundings, known.rows, np.zeros(len(known.rows))
+        meaning = (known.vectors @ self.query.vector).astype(np.float64)
+        similar = late.similarity(known.nearest, self.piece_rarity)
         return Signals(
             meaning=meaning,
             late=similar,
@@ -202,6 +235,7 @@ class _Search:
             named=self.named[rows],
             by_model=around.by_model[rows],
             line=of_their_lines(filled(similar, meaning), around.lines[rows], around.line_lengths[rows]),
+            standing=known.standing,
             like=nothing,
             fresh=nothing,
             names=nothing,

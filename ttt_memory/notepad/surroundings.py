@@ -66,6 +66,7 @@ class Surroundings:
         line_lengths: passages of that line, [N].
         in_stream: whether that is a stream, [N].
         by_model: whether a model wrote it, [N].
+        to_model: whether a model did not, but writes in the same stream, [N].
         writers, dates: for each term of a writer's name or of a date the numbers of the documents that have it.
     """
 
@@ -75,6 +76,7 @@ class Surroundings:
     line_lengths: Rows
     in_stream: NDArray[np.bool_]
     by_model: NDArray[np.bool_]
+    to_model: NDArray[np.bool_]
     writers: Mapping[str, Sequence[int]]
     dates: Mapping[str, Sequence[int]]
 
@@ -111,7 +113,10 @@ def survey(owners: NDArray[np.int64], sources: Sequence[Source | None]) -> Surro
     before[order[1:][joined]] = order[:-1][joined]
     after[order[:-1][joined]] = order[1:][joined]
     lengths = np.bincount(lines)[lines]
-    return Surroundings(before, after, lines, lengths, in_stream[owners], by_model[owners], writers, dates)
+    answered = np.zeros(len(sources), bool)
+    answered[line[by_model & in_stream]] = True
+    to_model = (~by_model & in_stream & answered[line])[owners]
+    return Surroundings(before, after, lines, lengths, in_stream[owners], by_model[owners], to_model, writers, dates)
 
 
 BEST_OF_LINE = 3
