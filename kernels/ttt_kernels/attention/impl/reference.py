@@ -42,35 +42,38 @@ def attention(
 
     group = q_heads // heads
     q_turned, k_turned = _turn(q, q_at, rope), _turn(k, k_at.clamp(min=0), rope)
-    scores = _scores(q_turned, k_turned, heads, scale).masked_fill(~visible[:, None, None], float("-inf"))
+    scores = _scores(q_turned, k_turned, visible, heads, scale)
     values = v
     if sinks is not None and sink_count:
         sink_at = torch.arange(sink_count, device=q.device)
         # A sink stands at its own distance until it leaves the window, then stays at the window's far end.
         far = q_at[:, None] if window is None else torch.minimum(q_at[:, None], sink_at[:, None] + window)
+        seen = sink_at <= q_at[:, :, None]  # [1 or B, T, S]
         columns = [
             _scores(
                 _turn(q, far[:, s] if far.shape[1] > 1 else far[:, 0], rope),
                 _turn(sinks.k[:, :, s : s + 1], sink_at[None, s : s + 1], rope),
+                seen[:, :, s : s + 1],
                 heads,
                 scale,
             )
             for s in range(sink_count)
         ]
-        seen = sink_at <= q_at[:, :, None]  # [1 or B, T, S]
-        sink_scores = torch.cat(columns, dim=-1).masked_fill(~seen[:, None, None], float("-inf"))
-        scores, values = torch.cat((sink_scores, scores), dim=-1), torch.cat((sinks.v, v), dim=2)
+        scores, values = torch.cat((*columns, scores), dim=-1), torch.cat((sinks.v, v), dim=2)
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
     return torch.matmul(weights, values[:, :, None]).reshape(batch, heads * group, length, width)
 
 
-def _scores(q: Tensor, k: Tensor, heads: int, scale: float) -> Tensor:
-    """Scaled products [B, H, G, T, N] in the precision of the softmax."""
+def _scores(q: Tensor, k: Tensor, seen: Tensor, heads: int, scale: float) -> Tensor:
+    """Scaled products [B, H, G, T, N] in the precision of the softmax; -inf where `seen` [1 or B, T, N] is false."""
     batch, q_heads, length, width = q.shape
+    group = q_heads // heads
     grouped, keys = q.reshape(batch * heads, -1, width), k.flatten(0, 1).transpose(-1, -2)
-    # The product scales its own result: a pass over the scores less, in every derivative.
-    products = torch.baddbmm(q.new_zeros(1, 1, 1), grouped, keys, beta=0, alpha=scale)
-    return products.view(batch, heads, q_heads // heads, length, -1).to(compute_dtype(q.dtype))
+    hidden = torch.zeros((), dtype=q.dtype, device=q.device).where(seen, float("-inf"))
+    # The product starts from the mask and scales its own result: two passes over the scores less, in every derivative.
+    start = hidden[:, None, None].expand(-1, heads if len(seen) > 1 else 1, group, -1, -1).flatten(2, 3).flatten(0, 1)
+    products = torch.baddbmm(start, grouped, keys, alpha=scale)
+    return products.view(batch, heads, group, length, -1).to(compute_dtype(q.dtype))
 
 
 def _turn(x: Tensor, positions: Tensor, rope: Rope | None) -> Tensor:
