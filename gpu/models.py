@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from ttt_kernels import _checks
-from ttt_kernels.attention import KeyValues, Rope
-from ttt_kernels.attention.rotation import rotate
+from ttt_kernels.attention import KeyValues, Rope, rotate
 
 from ttt_memory.model import blocks as model_blocks
 from ttt_memory.model.config import InnerConfig, ModelConfig

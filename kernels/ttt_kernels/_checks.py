@@ -44,11 +44,6 @@ def same_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None
         )
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Precision of norms, softmax and losses: float64 stays, everything else is float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def auto(tensor: Tensor) -> str:
     """What `impl="auto"` stands for beside a Triton implementation: that on a CUDA device, in 16 or 32 bits."""
     return "triton" if tensor.is_cuda and tensor.dtype != torch.float64 else "reference"

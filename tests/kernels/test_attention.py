@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from ttt_kernels.attention import KeyValues, Rope, attention
-from ttt_kernels.attention.rotation import rotate
+from ttt_kernels.attention import KeyValues, Rope, attention, rotate
 
 
 def tables(length: int, width: int, *, interleaved: bool = False) -> Rope:

@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from ttt_kernels._checks import compute_dtype
-from ttt_kernels._first_order import first_order_only
-from ttt_kernels.attention import KeyValues, Rope
-from ttt_kernels.attention.rotation import rotate
+from ttt_kernels.attention import KeyValues, Rope, rotate
+from ttt_kernels.first_order import first_order_only
+from ttt_kernels.precision import compute_dtype
 
 QUERIES = 128
 """Queries per tile: few enough that it stays in cache and that little of it lies outside the window."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ttt_kernels._checks import compute_dtype
-from ttt_kernels._first_order import first_order_only
+from ttt_kernels.first_order import first_order_only
+from ttt_kernels.precision import compute_dtype
 
 SLICE = 4096
 """Head rows at a time: the slices of logits and tangents stay in the processor's cache."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ttt_kernels._first_order import first_order_only
+from ttt_kernels.first_order import first_order_only
 
 _silu_backward = torch.ops.aten.silu_backward.default
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.default

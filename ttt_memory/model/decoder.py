@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ttt_kernels.attention.rotation import rotate
+from ttt_kernels.attention import rotate
 
 from ttt_memory.model.blocks import Block, DynamicWeights, precise
 from ttt_memory.model.cache import LayerCache, PassCache

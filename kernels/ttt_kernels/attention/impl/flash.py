@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
-from ttt_kernels._first_order import first_order_only
 from ttt_kernels.attention.rotation import rotate
 from ttt_kernels.attention.types import KeyValues, Rope
+from ttt_kernels.first_order import first_order_only
+from ttt_kernels.precision import compute_dtype
 
 _flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default

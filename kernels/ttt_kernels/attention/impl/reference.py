@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
 from ttt_kernels.attention.rotation import rotate
 from ttt_kernels.attention.types import KeyValues, Rope
+from ttt_kernels.precision import compute_dtype
 
 
 def attention(

@@ -13,12 +13,12 @@ import os
 import torch
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
 from ttt_kernels.attention.rotation import rotate
 from ttt_kernels.attention.tiles.function import Passes, attend
 from ttt_kernels.attention.tiles.geometry import NO_WINDOW, Geometry
 from ttt_kernels.attention.tiles.launch import TritonPasses
 from ttt_kernels.attention.types import KeyValues, Rope
+from ttt_kernels.precision import compute_dtype
 
 MAX_WIDTH = 128
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
 from ttt_kernels.attention.rotation import rotate
 from ttt_kernels.attention.tiles.function import Grads, five
 from ttt_kernels.attention.tiles.geometry import Geometry
+from ttt_kernels.precision import compute_dtype
 
 NOTHING = -1.0e30
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
-from ttt_kernels._first_order import first_order_only
 from ttt_kernels._wanted import wanted
 from ttt_kernels.attention.tiles.geometry import Geometry
+from ttt_kernels.first_order import first_order_only
+from ttt_kernels.precision import compute_dtype
 
 Grads = tuple[Tensor | None, ...]
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ttt_kernels._checks import compute_dtype
-from ttt_kernels._first_order import first_order_only
+from ttt_kernels.first_order import first_order_only
+from ttt_kernels.precision import compute_dtype
 
 SLICE = 4096
 """Head rows at a time: a slice of logits for a mini-batch stays in the processor's cache."""

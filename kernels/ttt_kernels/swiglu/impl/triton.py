@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ttt_kernels._first_order import first_order_only
 from ttt_kernels._launch import power_of_two, runnable
 from ttt_kernels._wanted import wanted
+from ttt_kernels.first_order import first_order_only
 
 _BLOCK = 1024
 
