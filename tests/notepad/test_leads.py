@@ -72,14 +72,22 @@ def test_an_answer_is_found_through_the_name_in_another_passage(pad: Pad) -> Non
     answer = pad.put("Ada Quist kept bees at Tallow Bay until she died.")
     for n in range(30):
         pad.put(f"Bela Rovic number {n} kept goats at Marrow Point, far from any shore.")
-    found = [hit.document_id for hit in pad.search("Where did the author of The Glass Harbour live?", limit=5)]
-    assert answer in found
+    question = "In which bay did the author of the novel The Glass Harbour live?"
+    assert answer in [hit.document_id for hit in pad.search(question, limit=5)]
+
+
+def test_a_short_question_follows_no_leads(pad: Pad, monkeypatch: pytest.MonkeyPatch) -> None:
+    pad.put("The Glass Harbour is a novel by Ada Quist.")
+    pad.put("Ada Quist kept bees.")
+    monkeypatch.setattr(leads, "names", lambda text, known: pytest.fail("leads were read"))
+    assert "novel" in pad.search("Who wrote The Glass Harbour?")[0].text
 
 
 def test_a_filter_holds_for_what_leads_lead_to(pad: Pad) -> None:
     pad.put("The Glass Harbour is a novel by Ada Quist.", metadata={"shelf": 1})
     hidden = pad.put("Ada Quist kept bees at Tallow Bay.", metadata={"shelf": 2})
-    hits = pad.search("Who wrote The Glass Harbour?", where={"shelf": 1}, limit=10)
+    question = "In which bay did the author of the novel The Glass Harbour live?"
+    hits = pad.search(question, where={"shelf": 1}, limit=10)
     assert hits
     assert hidden not in [hit.document_id for hit in hits]
 
