@@ -155,10 +155,10 @@ class _Search:
     def follow(self, first: _Found) -> _Found:
         """Add what the best of these candidates lead to, and rank all again."""
         if first.share == first.share.first():
-            return first
+            return first  # leads count for nothing, the query is too short
         places, scores, texts = self._leads(first)
         if not texts:
-            return first
+            return first  # another process has removed them all meanwhile
         weights = leads.weigh(scores)
         naming = self._naming([leads.names(text, self.rarity) for text in texts[: leads.READ_LEADS]], weights)
         moved = leads.moved(self.query.vector, first.known.vectors[places[0]])
@@ -166,8 +166,8 @@ class _Search:
         known = first.known.joined(self._read(new))
         there = np.searchsorted(known.rows, first.rows)
         lead = there[places]
-        open_words = self.piece_rarity
-        fresh = leads.gain(known.nearest, int(lead[0]), open_words) if open_words else np.zeros(len(known.rows))
+        pieces = self.piece_rarity
+        fresh = leads.gain(known.nearest, int(lead[0]), pieces) if pieces else np.zeros(len(known.rows))
         like, named = leads.likeness(known.vectors, known.vectors[lead], weights), naming[known.rows]
         # What the best lead leads to shall not pass it for that, nor what is equal to it.
         equal = there[np.abs(first.fused - first.fused[places[0]]) < ROUNDING]
