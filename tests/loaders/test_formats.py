@@ -244,13 +244,16 @@ def test_content_decides_where_the_name_says_nothing(write):
         list(load(write("picture.png", b"\x89PNG\r\n\x1a\n\0\0")))
 
 
-WRONG = [(name, data, suffix) for name, data in builders.SAMPLES.values() for suffix in (".pdf", ".docx")]
+WRONG = [
+    (name, data, suffix)
+    for name, data in builders.SAMPLES.values()
+    for suffix in (".pdf", ".docx")
+    if not name.endswith(suffix)
+]
 
 
 @pytest.mark.parametrize(("name", "data", "suffix"), WRONG, ids=[f"{n} as {s}" for n, _, s in WRONG])
 def test_a_wrong_suffix_is_refused(write, name, data, suffix):
-    if name.endswith(suffix):
-        pytest.skip("the right suffix")
     with pytest.raises(InvalidDocumentError):
         list(load(write("wrong" + suffix, data)))
 

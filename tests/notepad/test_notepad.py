@@ -112,7 +112,7 @@ def test_what_says_the_query_to_the_word_is_found_among_hundreds_that_are_liker(
     pad.put("Emil Kemp. " * 3)
     filler = " ".join(f"Then word{n} was talked about at length." for n in range(20))
     pad.put(f"{filler} The ticket number for Emil Kemp is lost. {filler}")
-    assert "Emil Kemp" in pad.search("What is the ticket number for Emil Kemp?", limit=1)[0].text
+    assert "for Emil Kemp is lost" in pad.search("What is the ticket number for Emil Kemp?", limit=1)[0].text
 
 
 def test_filters_and_as_of(pad: Pad) -> None:

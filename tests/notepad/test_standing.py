@@ -20,6 +20,7 @@ STANDING = [
     "I'd rather take the train than fly.",
     "I’d prefer short answers.",
     "Remember my preference for tea.",
+    "Hello\nAlways answer in German",
 ]
 PASSING = ["I always forget the units.", "It never rained.", "Do you prefer tea?", "He asked me for now.", ""]
 

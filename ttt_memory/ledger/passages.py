@@ -76,7 +76,7 @@ class Passages(Append):
         return found
 
     def holding(self, terms: Sequence[str], ids: Sequence[int]) -> list[int]:
-        """Which of these live passages hold any of the terms, ascending."""
+        """Which of these passages hold any of the terms, ascending."""
         keys = [term_bytes(term) for term in terms]
         found: set[int] = set()
         with self._read() as connection:

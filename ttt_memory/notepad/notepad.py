@@ -119,7 +119,7 @@ class Notepad:
         with self._lock.read():
             allowed = self._index.table.allowed(matches, as_of)
             ranking = rank(self._index, asked, self._ledger, limit, allowed=allowed)
-        hits = best(ranking.candidates, limit, ranking.share, ranking.rarity, self._ledger)
+        hits = best(ranking, limit, self._ledger)
         return [
             Passage(
                 document_id=passage.document_id,

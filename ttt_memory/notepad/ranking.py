@@ -14,14 +14,13 @@ from ttt_memory.notepad.dense import Vectors
 from ttt_memory.notepad.fusion import COMPLETE, Shares, Signals, filled, fuse, shares
 from ttt_memory.notepad.index import Mask, PassageIndex, Table
 from ttt_memory.notepad.lexical import Postings, beside, bm25, idf
-from ttt_memory.notepad.reading import Candidate, Texts, best
+from ttt_memory.notepad.reading import ROUNDING, Candidate, Ranking, Texts, best
 from ttt_memory.notepad.standing import MARKERS, is_standing
 from ttt_memory.notepad.surroundings import of_their_lines
 from ttt_memory.notepad.terms import term as index_form
 
 CANDIDATES = 100
 """Passages that each search hands to the fusion, at least."""
-ROUNDING = 1e-9
 
 StoredPostings = Mapping[str, tuple[NDArray[np.int64], NDArray[np.int32]]]
 
@@ -59,15 +58,6 @@ class Query:
     words: late.Words | None = None
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The passages that may be the best, in order of id, by which shares, and how rare each term of the query is."""
-
-    candidates: Sequence[Candidate]
-    share: Shares
-    rarity: Mapping[str, float]
-
-
 def rank(index: PassageIndex, query: Query, stored: Stored, limit: int, *, allowed: Mask | None) -> Ranking:
     """Find candidates for the `limit` best passages, and fuse what speaks for each.
 
@@ -75,9 +65,8 @@ def rank(index: PassageIndex, query: Query, stored: Stored, limit: int, *, allow
         allowed: which of the index's rows may be found, [N]; None where all may.
     """
     search = _Search(index, query, stored, max(CANDIDATES, 2 * limit), allowed)
-    first = search.first()
-    found = search.follow(first)
-    return Ranking(search.candidates(found), found.share, search.rarity)
+    found = search.follow(search.first())
+    return search.ranking(found, found.share)
 
 
 @dataclass(frozen=True)
@@ -176,15 +165,16 @@ class _Search:
         signals = replace(self._signals(known), like=like, fresh=fresh, names=named)
         return _Found(known, first.share, fuse(signals, first.share))
 
-    def candidates(self, found: _Found) -> list[Candidate]:
-        """Return what is known of each without its text, in order of id."""
+    def ranking(self, found: _Found, share: Shares) -> Ranking:
+        """Return what is known of the candidates without their texts."""
         rows = found.rows
         columns = (self.index.table.ids[rows], found.fused, self.exact[rows], self.coverage[rows])
-        return [Candidate(*known) for known in zip(*(column.tolist() for column in columns), strict=True)]
+        candidates = [Candidate(*known) for known in zip(*(column.tolist() for column in columns), strict=True)]
+        return Ranking(candidates, share, self.rarity)
 
     def _leads(self, first: _Found) -> tuple[NDArray[np.int64], list[float], list[str]]:
         """Return the places of the best candidates, their scores and texts, best first."""
-        hits = best(self.candidates(first), leads.LEADS, first.share.first(), self.rarity, self.stored)
+        hits = best(self.ranking(first, first.share.first()), leads.LEADS, self.stored)
         places = np.searchsorted(self.index.table.ids[first.rows], [passage.id for _, passage in hits])
         return places, [score for score, _ in hits], [passage.text for _, passage in hits]
 

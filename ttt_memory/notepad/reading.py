@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ttt_memory.ledger.records import PassageText
@@ -11,6 +12,7 @@ from ttt_memory.notepad.fusion import Shares, final, together
 PAGE = 8
 """Passages read at a time."""
 ROUNDING = 1e-9
+"""Scores that differ by less are equal."""
 
 
 class Texts(Protocol):
@@ -35,16 +37,23 @@ class Candidate(NamedTuple):
     coverage: float
 
 
-def best(
-    candidates: Sequence[Candidate], limit: int, share: Shares, rarity: Mapping[str, float], texts: Texts
-) -> list[tuple[float, PassageText]]:
+@dataclass(frozen=True)
+class Ranking:
+    """The passages that may be the best, in order of id, by which shares, and how rare each term of the query is."""
+
+    candidates: Sequence[Candidate]
+    share: Shares
+    rarity: Mapping[str, float]
+
+
+def best(ranking: Ranking, limit: int, texts: Texts) -> list[tuple[float, PassageText]]:
     """Return at most `limit` candidates with their scores (`fusion.final`), best first; equal scores in order of id.
 
     A sentence holds no more of the query than its passage, which bounds the score before the text is read. So a passage
     that holds the query to the word is found, however unlike the query it is else.
     """
-    terms = len(rarity)
-    bounds = [(final(c.fused, c.coverage, c.exact, share, terms=terms), c) for c in candidates]
+    share, terms = ranking.share, len(ranking.rarity)
+    bounds = [(final(c.fused, c.coverage, c.exact, share, terms=terms), c) for c in ranking.candidates]
     bounds.sort(key=lambda bound: (-bound[0], bound[1].id))
     hits: list[tuple[float, PassageText]] = []
     for first in range(0, len(bounds), PAGE):
@@ -53,7 +62,7 @@ def best(
         page = {candidate.id: candidate for _, candidate in bounds[first : first + PAGE]}
         for passage in texts.passages(list(page)):  # another process may have removed some meanwhile
             candidate = page[passage.id]
-            sentence = together(passage.text, rarity)
+            sentence = together(passage.text, ranking.rarity)
             hits.append((final(candidate.fused, sentence, candidate.exact, share, terms=terms), passage))
         hits = sorted(hits, key=lambda hit: (-hit[0], hit[1].id))[:limit]
     return hits

@@ -13,7 +13,7 @@ from ttt_memory.notepad.terms import term
 _STANDING = re.compile(
     r"(?:^|[.!?]\s+)(?:please\s+)?(?:always|never|whenever|from now on)\b"
     r"|\bwhen(?:ever)? I ask\b|\bI (?:\w+ )?prefer\b|\bI(?:'d|’d| would) (?:rather|prefer)\b|\bmy preferences?\b",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,  # a line is as good a beginning as a sentence
 )
 MARKERS = tuple(map(term, "always never whenever now ask prefer rather preference".split()))
 """Index terms of which whatever is standing holds one: who looks for it need not read any other text."""
