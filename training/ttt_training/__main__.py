@@ -89,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
             say=_say if speaks else _nothing,
             about={"command": _command(options.words), "files": names_of(data)},
             wandb=options.wandb,
+            keep_prefix=options.keep_prefix,
         )
     for result in finished.results if speaks else ():
         _out(f"{result.parameters}: {result.step:,} steps, {result.tokens:,} tokens, last loss {result.loss:.4f}")

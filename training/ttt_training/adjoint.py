@@ -20,6 +20,7 @@ from ttt_memory.model.blocks import precise
 from ttt_memory.model.cache import Cache
 from ttt_memory.model.fold import Segment, fast_impl, fast_loss
 from ttt_memory.model.transformer import Transformer
+from ttt_training.kept_prefix import KeptPrefix
 from ttt_training.outcome import OuterGradient, Recall
 from ttt_training.passes import steps_of
 from ttt_training.prefix import Prefix, add_to
@@ -45,6 +46,7 @@ def outer_gradient(
     recall: Recall | None = None,
     method: Literal["auto", "reverse", "tangent"] = "auto",
     on_block: Callable[[], None] | None = None,
+    kept_prefix: KeptPrefix | None = None,
 ) -> OuterGradient:
     """Loss of reading `segments` from W0 as the fold reads them, and its gradient.
 
@@ -62,6 +64,7 @@ def outer_gradient(
         recall: an extra loss after the last write.
         method: how the second-order term is computed; see `pullback.pull_block`. "auto": "tangent" on a CPU.
         on_block: called after every block, forward and backward; what it raises ends the work.
+        kept_prefix: where outputs of the prefix are looked for, and kept; unused where the prefix is trained.
 
     Raises:
         InvalidInputError: token ids that the model has not.
@@ -82,7 +85,19 @@ def outer_gradient(
     with whole(net, *differentiated):
         net.requires_grad_(False)
         return _Adjoint(
-            net, segments, names, order, writes, kv_grad, every, memory, rate_scale, recall, method, on_block
+            net,
+            segments,
+            names,
+            order,
+            writes,
+            kv_grad,
+            every,
+            memory,
+            rate_scale,
+            recall,
+            method,
+            on_block,
+            kept_prefix,
         ).run()
 
 
@@ -111,6 +126,7 @@ class _Adjoint:
         recall: Recall | None,
         method: str,
         on_block: Callable[[], None] | None,
+        kept_prefix: KeptPrefix | None,
     ) -> None:
         self.net, self.order, self.kv_grad, self.method = net, order, kv_grad, method
         self.on_block = on_block or (lambda: None)
@@ -139,6 +155,7 @@ class _Adjoint:
         self.names = names
         self.late = {name: known[name] for name in names if name in late}
         self.prefix = Prefix(net, parameters={n: known[n] for n in names if n in early})
+        self.kept_prefix = None if self.prefix.trained else kept_prefix
         self.grads: dict[str, Tensor] = {}
         self.losses = [math.nan] * len(self.steps)
         self._copied: tuple[list[Tensor], list[Tensor]] | None = None
@@ -168,7 +185,8 @@ class _Adjoint:
     def _forward(self) -> tuple[dict[int, _State] | None, list[float]]:
         """Kept states by block; None where a step is not finite."""
         self.x = []
-        ahead = self.prefix.read_ahead(self.steps)
+        found = self.kept_prefix.find(self.steps) if self.kept_prefix is not None else None
+        ahead = self.prefix.read_ahead(self.steps) if found is None else found
         kept, norms = {}, []
         masters, cache = self.start, self.net.empty_cache().suffix
         for index, step in enumerate(self.steps):
@@ -186,6 +204,8 @@ class _Adjoint:
                     state.inner = None
                 kept[index] = state
             self.on_block()
+        if self.kept_prefix is not None and found is None:
+            self.kept_prefix.add(self.steps, self.x)
         return kept, norms
 
     def _advance(self, index: int, state: _State) -> tuple[list[Tensor], Cache]:

@@ -62,7 +62,15 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
         out = options.out / factor.name
         about = {"command": found["command"], "files": [Path(item).name for item in options.data]}
         finished = run(
-            made, shards, base.tokenizer, out, device=options.device, dtype=dtype, say=lambda _: None, about=about
+            made,
+            shards,
+            base.tokenizer,
+            out,
+            device=options.device,
+            dtype=dtype,
+            say=lambda _: None,
+            about=about,
+            keep_prefix=options.out / "prefix",
         )
         if not finished.done:
             _say("stopped; the same command goes on")

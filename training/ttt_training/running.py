@@ -85,6 +85,7 @@ def run(
     say: Say = print,
     about: dict[str, Any] | None = None,
     wandb: str | None = None,
+    keep_prefix: Path | None = None,
 ) -> Finished:
     """Trains every phase of `recipe` that is not done yet; prints the plan first.
 
@@ -99,6 +100,7 @@ def run(
         say: where lines for people go.
         about: JSON-able, kept in `run.json`: the command, the data's names.
         wandb: project of Weights & Biases that the log goes to as well.
+        keep_prefix: see `train`.
 
     Raises TrainingConfigError, ModelFormatError, ModelNotFoundError or MissingExtraError before any work is done.
     """
@@ -131,6 +133,7 @@ def run(
                 tokenizer=tokenizer.fingerprint,
                 group=group,
                 wandb=wandb,
+                keep_prefix=keep_prefix,
             )
             results.append(result)
             note.add(phase, result, time.monotonic() - began)

@@ -18,6 +18,7 @@ from ttt_training.adjoint import OuterGradient, outer_gradient
 from ttt_training.config import TrainConfig
 from ttt_training.errors import TrainingConfigError, TrainingDivergedError
 from ttt_training.keeping import Keeper, find
+from ttt_training.kept_prefix import KeptPrefix
 from ttt_training.logs import Display, Log
 from ttt_training.optimizer import RATES, Optimizer, clip
 from ttt_training.prefix import add_to
@@ -46,6 +47,7 @@ def train(
     tokenizer: str = "",
     group: Group | None = None,
     wandb: str | None = None,
+    keep_prefix: Path | None = None,
 ) -> TrainResult:
     """Trains `net` in place and leaves checkpoints, `log.jsonl` and the trained parameters in `out`.
 
@@ -61,6 +63,7 @@ def train(
         tokenizer: fingerprint of the model's; compared with `sequences.tokenizer` where there is one.
         group: the ranks that share the sequences of every outer step; the first one writes the log.
         wandb: project of Weights & Biases that the log goes to as well.
+        keep_prefix: a folder for the outputs of the frozen prefix, which other runs on the same sequences then use.
 
     Raises:
         TrainingConfigError: the configuration, the data or the checkpoint cannot work with this network.
@@ -72,6 +75,11 @@ def train(
         raise TrainingConfigError(
             f"{group.world} ranks cannot share {config.batch} sequences a step.", fix="Give a multiple with --batch."
         )
+    if keep_prefix is not None and (group is not None or config.train in ("lora", "all")):
+        raise TrainingConfigError(
+            "The prefix's outputs can be kept where it is frozen, and by one process.",
+            fix="Leave --keep-prefix out, or train 'dynamic' or 'dynamic+norms' in one process.",
+        )
     theirs = getattr(sequences, "tokenizer", "")
     if tokenizer and theirs and tokenizer != theirs:
         raise TrainingConfigError(
@@ -79,7 +87,7 @@ def train(
             why=f"{theirs[:12]} is not {tokenizer[:12]}",
             fix="Make the shards again with this model.",
         )
-    return _Run(net, sequences, config, out, resume, progress, tokenizer, group, wandb).run()
+    return _Run(net, sequences, config, out, resume, progress, tokenizer, group, wandb, keep_prefix).run()
 
 
 class _Run:
@@ -94,6 +102,7 @@ class _Run:
         tokenizer: str,
         group: Group | None,
         wandb: str | None,
+        keep_prefix: Path | None,
     ) -> None:
         self.net, self.source, self.config, self.out = net, sequences, config, out
         self.folder = out / CHECKPOINTS
@@ -111,6 +120,7 @@ class _Run:
         self.position = sequences.state()
         self._resume(resume)
         self.trained.publish()
+        self.kept_prefix = KeptPrefix(keep_prefix, net) if keep_prefix is not None else None
         if group is not None:
             group.require_same("the position", f"{self.step} {self.position}")
         out.mkdir(parents=True, exist_ok=True)
@@ -238,6 +248,7 @@ class _Run:
             rate_scale=inner_rate_scale(self.step, steps=config.inner_warm_up, start=config.inner_start),
             recall=recall,
             on_block=stop.check if self.group is None else None,  # ranks stop together, after a step
+            kept_prefix=self.kept_prefix,
         )
 
     def _report(
