@@ -79,7 +79,7 @@ def test_what_is_done_is_not_done_again(
         out = Path(line[line.index("--out") + 1])
         if len(ran) == 2:
             return subprocess.CompletedProcess(line, 3)  # stopped by Ctrl-C
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         (out / "run.json").write_text('{"done": {"retrofit": {}}}')
         return subprocess.CompletedProcess(line, 1 if len(ran) == 4 else 0)
 
