@@ -17,6 +17,7 @@ from ttt_training.kept_prefix import KeptPrefix
 from ttt_training.prefix import Prefix
 from ttt_training.trainer import train
 
+from ttt_memory.model.config import InnerConfig
 from ttt_memory.model.transformer import Transformer
 
 DYNAMIC = ["blocks.1.w0_gate_up", "blocks.1.w0_down", "blocks.2.w0_gate_up", "blocks.2.w0_down", "inner_rates"]
@@ -71,14 +72,12 @@ def test_another_network_or_another_cut_finds_nothing(tmp_path: Path, reads: lis
     other = network()
     with torch.no_grad():
         other.blocks[0].qkv[0, 0] += 1e-9
-    for one in (other, network(window=17)):
+    for one in (other, network(window=17), network(full_attention_every=2)):
         reads.clear()
         gradient(one, tmp_path)
         assert reads
-    finer = network()
-    inner = type(finer.config.inner)(mini_batch=6, rate=0.7)
     reads.clear()
-    gradient(network(inner=inner), tmp_path)
+    gradient(network(inner=InnerConfig(mini_batch=6, rate=0.7)), tmp_path)
     assert reads
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import random
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ttt_training import options as run_options
 from ttt_training import shipped
 from ttt_training.evaluate import __main__ as evaluate
+
+from ttt_memory.errors import InvalidInputError
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -37,9 +43,20 @@ def books(path: Path) -> Path:
 
 def words(tmp_path: Path, *more: str) -> list[str]:
     held_out = books(tmp_path / "books.jsonl")
-    given = {"--data": DOCS, "--val": held_out, "--docs": held_out, "--questions": squad(tmp_path / "squad.jsonl")}
+    given: dict[str, str | Path] = {
+        "--data": DOCS,
+        "--val": held_out,
+        "--docs": held_out,
+        "--questions": squad(tmp_path / "squad.jsonl"),
+    }
     given |= {"--data-about": "how-to pages, Apache-2.0", "--out": tmp_path / "out", "--base": "tiny"}
     return [str(word) for pair in given.items() for word in pair] + list(more)
+
+
+def options(given: list[str]) -> argparse.Namespace:
+    parsed = shipped._parser().parse_args(given)
+    parsed.results = parsed.out / "results"
+    return parsed
 
 
 def controls(tmp_path: Path, name: str) -> Path:
@@ -51,7 +68,7 @@ def controls(tmp_path: Path, name: str) -> Path:
 
 def test_every_step_is_a_command_that_can_be_given_by_hand(tmp_path: Path) -> None:
     controls(tmp_path, "control-0.0002")
-    every = list(shipped.steps(shipped._parser().parse_args(words(tmp_path, "--tokens", "900", "--threads", "1"))))
+    every = list(shipped.steps(options(words(tmp_path, "--tokens", "900", "--threads", "1"))))
     names = [step.name for step in every]
     assert names[:5] == ["ttt", "control-0.0001", "control-0.0002", "control-0.0004", "export"]
     assert names[5:] == [
@@ -69,37 +86,53 @@ def test_every_step_is_a_command_that_can_be_given_by_hand(tmp_path: Path) -> No
     assert [path.name for path in compared.control] == ["control-0.0002"]  # the best of them, and only it
 
 
-def test_what_is_done_is_not_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_done_is_not_done_again_and_what_is_kept_for_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran: list[str] = []
-
-    def command(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        ran.append(line[3])
-        out = Path(line[line.index("--out") + 1])
-        if len(ran) == 2:
-            return subprocess.CompletedProcess(line, 3)  # stopped by Ctrl-C
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "run.json").write_text('{"done": {"retrofit": {}}}')
-        return subprocess.CompletedProcess(line, 1 if len(ran) == 4 else 0)
-
-    monkeypatch.setattr(shipped.subprocess, "run", command)
-    assert shipped.main(words(tmp_path)) == 3
-    assert "stopped in control-0.0001" in capsys.readouterr().err
-    assert shipped.main(words(tmp_path)) == 1
-    assert "ttt: done" in capsys.readouterr().err
-    assert ran == ["run"] * 4
-
-
-def test_a_choice_of_other_controls_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    controls(tmp_path, "control-7")
+    given = words(tmp_path, "--tokens", "600", "--length", "300", "--threads", "1")
+    (tmp_path / "books.jsonl").write_text('{"text": "too short"}\n')
     out = tmp_path / "out"
-    for name in ("ttt", "control-0.0001", "control-0.0002", "control-0.0004"):
-        (out / name).mkdir()
-        (out / name / "run.json").write_text('{"done": {"retrofit": {}}}')
-    (out / "tiny-ttt.safetensors").write_text("")
-    assert shipped.main(words(tmp_path)) == 1
-    assert "controls.json" in capsys.readouterr().err
+    assert shipped.main(given) == 1
+    assert "stopped in controls" in capsys.readouterr().err
+    assert (out / "tiny-ttt.safetensors").is_file()
+    assert not (out / "prefix").exists()
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("final.safetensors")}
+    assert len(made) == 4
+    assert shipped.main(given) == 1
+    assert made == {path: path.stat().st_mtime_ns for path in out.rglob("final.safetensors")}
+    given[given.index("600")] = "900"
+    assert shipped.main(given) == 1
+    assert "holds another run" in capsys.readouterr().err  # not taken for the run that was asked for
+
+
+def test_ctrl_c_keeps_the_training_it_stops(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "ttt_training.shipped", *words(tmp_path, "--tokens", "3000000", "--threads", "1")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    log = tmp_path / "out" / "ttt" / "retrofit" / "log.jsonl"
+    with subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 2):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of it
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3, said
+    assert "stopped in ttt; the same command goes on" in said
+    steps = log.read_text().count("\n")
+    assert [path.name for path in (log.parent / "checkpoints").glob(f"*{steps}*")], said
+
+
+def test_what_is_missing_is_said_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = words(tmp_path)
+    (tmp_path / "squad.jsonl").unlink()
+    assert shipped.main(given) == 1
+    assert "squad.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_choice_of_other_controls_is_an_error(tmp_path: Path) -> None:
+    controls(tmp_path, "control-7")
+    every = shipped.steps(options(words(tmp_path)))
+    with pytest.raises(InvalidInputError, match=r"controls\.json"):
+        list(every)
 
 
 @pytest.mark.slow

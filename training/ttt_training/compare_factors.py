@@ -7,6 +7,7 @@ written anew after every run.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
         row = measured(base, out / phase.name, texts, options.read, progress, distances=distances)
         found["runs"][factor.name] = {"about": factor.about} | row
         write(found, options.json)
+    if options.only is None:
+        shutil.rmtree(options.out / "prefix", ignore_errors=True)  # all of them are done
     sys.stdout.write(options.json.with_suffix(".md").read_text(encoding="utf-8"))
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,11 @@ from ttt_memory.model.transformer import Transformer
 from ttt_training.errors import TrainingConfigError
 from ttt_training.passes import Step
 
-_CONFIG = ("hidden", "heads", "kv_heads", "head_dim", "mlp", "block", "window", "sinks", "rope_theta", "norm_eps")
+_NOT_OF_THE_PREFIX = (
+    *("layers", "dynamic_layers", "dynamic_mlp", "inner"),
+    *("segment_tokens", "context_tokens", "append_context_tokens"),  # what they cut is in the name of the file
+)
+"""The network's other settings decide its bits; one added later does until it is named here."""
 _NAME = "x"
 
 
@@ -93,12 +98,12 @@ def _passes(steps: Sequence[Step]) -> list[list[Step]]:
 
 def _identity(net: Transformer) -> str:
     """Digest of all that decides a bit of the prefix's outputs."""
-    config, tensors = net.config.to_dict(), net.state_dict()
+    tensors = net.state_dict()
     blocks = tuple(f"blocks.{index}." for index in range(net.config.prefix_layers))
     about = {
-        **{name: config[name] for name in _CONFIG},
+        **{name: value for name, value in net.config.to_dict().items() if name not in _NOT_OF_THE_PREFIX},
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if net.embedding.is_cuda else "cpu",
+        "device": torch.cuda.get_device_name() if net.embedding.is_cuda else _cpu(),
         "threads": torch.get_num_threads(),
     }
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -107,3 +112,9 @@ def _identity(net: Transformer) -> str:
         sha.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         sha.update(tensor.view(torch.uint8).numpy().data.cast("B"))
     return sha.hexdigest()
+
+
+def _cpu() -> str:
+    """What decides which kernels the processor runs."""
+    amx = "+AMX" if torch.cpu._is_amx_tile_supported() else ""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"

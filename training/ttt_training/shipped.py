@@ -7,50 +7,54 @@ given by hand, and is printed. Ctrl-C keeps everything, and the same line goes o
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ttt_memory.errors import InvalidInputError, TTTMemoryError
+import torch
+
+from ttt_memory.errors import InvalidInputError, MissingExtraError, TTTMemoryError
+from ttt_training import __main__ as trains
+from ttt_training.evaluate import __main__ as measures
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 
 RATES = (1e-4, 2e-4, 4e-4)
 """Outer rates of the controls: the best of them on held-out text counts."""
-_EVALUATE = "ttt_training.evaluate"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: its module and words, and the file that is there once it is done."""
+    """One command. Given again, it does only what it has not done yet."""
 
     name: str
     module: str
     words: tuple[str, ...]
-    makes: Path
+    frees: Path | None = None
+    """A folder that no later step needs."""
 
-    @property
-    def done(self) -> bool:
-        """Whether it needs no more work. A run is done when its note says so."""
-        if self.makes.name != "run.json":
-            return self.makes.is_file()
-        return self.makes.is_file() and bool(json.loads(self.makes.read_text(encoding="utf-8"))["done"])
+    def run(self) -> int:
+        """Its exit status. In this process, where Ctrl-C leaves a training the time to keep what it did."""
+        command = {"ttt_training": trains.main, "ttt_training.evaluate": measures.main}[self.module]
+        return command(self.words)
 
 
 def steps(options: argparse.Namespace) -> Iterator[Step]:
     """What is to be done, in order. Later steps are known only when what they depend on is there."""
-    out, results, name = options.out, options.results or options.out / "results", f"{options.base}-ttt"
+    out, results, name = options.out, options.results, f"{options.base}-ttt"
     yield _run(options, "ttt")
     controls = [f"control-{rate:g}" for rate in RATES]
     for rate, control in zip(RATES, controls, strict=True):
-        yield _run(options, control, "--control", "--lr", f"{rate:g}", "--floor", f"{rate / 10:g}")
+        step = _run(options, control, "--control", "--lr", f"{rate:g}", "--floor", f"{rate / 10:g}")
+        yield replace(step, frees=options.out / "prefix") if control == controls[-1] else step
 
     file = out / f"{name}.safetensors"
     words = ("export", str(out / "ttt"), "--out", str(file), "--name", name)
-    yield Step("export", "ttt_training", words, file)
+    yield Step("export", "ttt_training", words)
 
     chosen = results / "controls.json"
     every = ["--control", *(str(out / control) for control in controls)]
@@ -70,23 +74,24 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         yield _measure(options, measurement, found[-1], options.val, "--weights", str(file), *more)
 
     words = ("card", str(file), "--data-about", options.data_about, "--evaluation", *map(str, found))
-    yield Step("card", "ttt_training", words, file.with_suffix(".md"))
+    yield Step("card", "ttt_training", words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0 done, 1 an error that it explains, 3 stopped by a signal."""
     options = _parser().parse_args(arguments)
+    options.results = options.results or options.out / "results"
+    if options.threads:
+        torch.set_num_threads(options.threads)
     try:
+        _require_what_comes_late(options)
         for step in steps(options):
-            if step.done and step.name != "card":
-                _say(f"{step.name}: done")
-                continue
             _say(f"{step.name}: python -m {step.module} {shlex.join(step.words)}")
-            step.makes.parent.mkdir(parents=True, exist_ok=True)
-            status = subprocess.run([sys.executable, "-m", step.module, *step.words], check=False).returncode
-            if status:
+            if status := step.run():
                 _say(f"stopped in {step.name}; the same command goes on")
                 return 3 if status in (3, 130) else 1
+            if step.frees is not None:
+                shutil.rmtree(step.frees, ignore_errors=True)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on")
         return 3
@@ -96,6 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_what_comes_late(options: argparse.Namespace) -> None:
+    """Raises what a measurement would raise after hours of training."""
+    for file in (options.val, options.docs, options.questions):
+        if not file.exists():
+            raise InvalidInputError(f"There is no {file}.", fix="Name a file that exists.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", extra="bench", needed_for="the plot")
+    try:
+        options.results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"Cannot write to {options.results}.", why=str(error)) from error
+
+
 def _run(options: argparse.Namespace, name: str, *more: str) -> Step:
     folder = options.out / name
     words = ["run", "retrofit", "--base", options.base, "--data", *options.data, "--out", str(folder), *more]
@@ -103,16 +121,16 @@ def _run(options: argparse.Namespace, name: str, *more: str) -> Step:
     for option in ("tokens", "length", "threads"):
         if (value := getattr(options, option)) is not None:
             words += [f"--{option}", str(value)]
-    return Step(name, "ttt_training", tuple(words), folder / "run.json")
+    return Step(name, "ttt_training", tuple(words))
 
 
 def _measure(options: argparse.Namespace, measurement: str, makes: Path, data: Path, *more: str) -> Step:
     words = (measurement, "--model", options.base, "--data", str(data), *more, "--json", str(makes))
-    if options.documents is not None and measurement != "drift":
+    if options.documents is not None and measurement != "drift":  # which reads as many as its stops say
         words += ("--documents", str(options.documents))
     if options.read is not None:
         words += ("--tokens", str(options.read))
-    return Step(makes.stem, _EVALUATE, words, makes)
+    return Step(makes.stem, "ttt_training.evaluate", words)
 
 
 def _best(chosen: Path, controls: Sequence[str]) -> str:
@@ -142,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--length", type=int, help="tokens of a sequence (default: the recipe's)")
     parser.add_argument("--documents", type=int, help="held-out texts read (default: of each measurement)")
     parser.add_argument("--read", type=int, help="tokens read of each (default: of each measurement)")
-    parser.add_argument("--threads", type=int, help="of PyTorch; results depend on it (default: PyTorch's)")
+    parser.add_argument("--threads", type=int, help="of PyTorch, in every step (default: PyTorch's)")
     return parser
 
 
