@@ -202,11 +202,12 @@ def backend(lane: Lane, dtype: str) -> dict[str, str]:
     """What the digest of a state depends on besides its inputs: a replay is bit-exact only where all of it is equal."""
     import torch
 
-    amx = "+AMX" if torch.cpu._is_amx_tile_supported() else ""
+    from ttt_memory.model.processor import instruction_set
+
     return {
         "device": "cpu",
         "machine": platform.machine(),
-        "isa": torch.backends.cpu.get_cpu_capability() + amx,
+        "isa": instruction_set(),
         "torch": torch.__version__,
         "dtype": dtype,
         "threads": str(lane.threads),

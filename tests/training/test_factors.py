@@ -105,11 +105,13 @@ def test_the_command_goes_on_where_it_stopped_and_writes_a_table(
     monkeypatch.setattr(compare_factors, "run", stopping)
     assert compare_factors.main(given.split()) == 3
     assert list(json.loads(out.read_text())["runs"]) == NAMES[:2]
+    assert list((tmp_path / "runs" / "prefix").iterdir())  # for the runs that are left
     first = json.loads(out.read_text())["runs"]["default"]
     assert compare_factors.main(given.split()) == 0
     found = json.loads(out.read_text())
     assert found["runs"]["default"] == first  # neither trained nor measured again
     assert list(found["runs"]) == NAMES
+    assert not (tmp_path / "runs" / "prefix").exists()
     table = capsys.readouterr().out
     assert table == out.with_suffix(".md").read_text()
     assert all(f"| {name} |" in table for name in NAMES)

@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again_and_what_is_kept_for_it_goes(
     (tmp_path / "books.jsonl").write_text('{"text": "too short"}\n')
     out = tmp_path / "out"
     assert shipped.main(given) == 1
-    assert "stopped in controls" in capsys.readouterr().err
+    assert "failed in controls; the same command goes on once that is mended" in capsys.readouterr().err
     assert (out / "tiny-ttt.safetensors").is_file()
     assert not (out / "prefix").exists()
     made = {path: path.stat().st_mtime_ns for path in out.rglob("final.safetensors")}
@@ -112,12 +112,13 @@ def test_ctrl_c_keeps_the_training_it_stops(tmp_path: Path) -> None:
     with subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 2):
             time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[1]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of it
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 3, said
     assert "stopped in ttt; the same command goes on" in said
     steps = log.read_text().count("\n")
-    assert [path.name for path in (log.parent / "checkpoints").glob(f"*{steps}*")], said
+    assert list((log.parent / "checkpoints").glob(f"step-{steps:08d}*")), said
 
 
 def test_what_is_missing_is_said_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

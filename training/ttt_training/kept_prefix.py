@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ttt_memory.model.processor import instruction_set
 from ttt_memory.model.transformer import Transformer
 from ttt_training.errors import TrainingConfigError
 from ttt_training.passes import Step
@@ -100,10 +101,11 @@ def _identity(net: Transformer) -> str:
     """Digest of all that decides a bit of the prefix's outputs."""
     tensors = net.state_dict()
     blocks = tuple(f"blocks.{index}." for index in range(net.config.prefix_layers))
+    cpu = f"{platform.machine()} {instruction_set()}"
     about = {
         **{name: value for name, value in net.config.to_dict().items() if name not in _NOT_OF_THE_PREFIX},
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if net.embedding.is_cuda else _cpu(),
+        "device": torch.cuda.get_device_name() if net.embedding.is_cuda else cpu,
         "threads": torch.get_num_threads(),
     }
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -112,9 +114,3 @@ def _identity(net: Transformer) -> str:
         sha.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         sha.update(tensor.view(torch.uint8).numpy().data.cast("B"))
     return sha.hexdigest()
-
-
-def _cpu() -> str:
-    """What decides which kernels the processor runs."""
-    amx = "+AMX" if torch.cpu._is_amx_tile_supported() else ""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{amx}"

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--keep-prefix",
         type=Path,
         metavar="FOLDER",
-        help="outputs of the frozen blocks, for other runs on the same sequences (2 bytes x hidden size a token)",
+        help="outputs of the frozen blocks, for other runs on the same sequences (SmolLM2-135M: 1,152 bytes a token)",
     )
     running.add_argument("--data", nargs="+", metavar="DATA", help=_DATA)
     sharding = verbs.add_parser("shards", help="tokenise text once, for any number of runs")

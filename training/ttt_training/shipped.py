@@ -7,7 +7,6 @@ given by hand, and is printed. Ctrl-C keeps everything, and the same line goes o
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shlex
 import shutil
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from ttt_memory.errors import InvalidInputError, MissingExtraError, TTTMemoryError
+from ttt_memory.errors import InvalidInputError, TTTMemoryError
 from ttt_training import __main__ as trains
 from ttt_training.evaluate import __main__ as measures
+from ttt_training.evaluate.plot import require_matplotlib
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 
 RATES = (1e-4, 2e-4, 4e-4)
@@ -88,8 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for step in steps(options):
             _say(f"{step.name}: python -m {step.module} {shlex.join(step.words)}")
             if status := step.run():
-                _say(f"stopped in {step.name}; the same command goes on")
-                return 3 if status in (3, 130) else 1
+                if status in (3, 130):
+                    _say(f"stopped in {step.name}; the same command goes on")
+                    return 3
+                _say(f"failed in {step.name}; the same command goes on once that is mended")
+                return 1
             if step.frees is not None:
                 shutil.rmtree(step.frees, ignore_errors=True)
     except KeyboardInterrupt:
@@ -106,8 +109,7 @@ def _require_what_comes_late(options: argparse.Namespace) -> None:
     for file in (options.val, options.docs, options.questions):
         if not file.exists():
             raise InvalidInputError(f"There is no {file}.", fix="Name a file that exists.")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", extra="bench", needed_for="the plot")
+    require_matplotlib()
     try:
         options.results.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -80,14 +80,15 @@ def _torch() -> Iterator[Check]:
     except (ImportError, OSError) as error:
         yield Check(name="computing", state="missing", detail=str(error), fix="pip install --force-reinstall torch")
         return
+    from ttt_memory.model.processor import instruction_set, multiplies_bf16
+
     if torch.cuda.is_available():
         yield Check(name="GPU", state="ok", detail=torch.cuda.get_device_name())
     else:
         yield Check(name="GPU", state="optional", detail="none; the CPU computes")
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     threads = Settings.from_env().threads
-    precision = "bf16" if fast else "no bf16: float32, slower"
-    detail = f"{torch.backends.cpu.get_cpu_capability()}, {precision}, threads: {threads}"
+    precision = "bf16" if multiplies_bf16() else "no bf16: float32, slower"
+    detail = f"{instruction_set()}, {precision}, threads: {threads}"
     yield Check(name="CPU", state="ok", detail=detail)
 
 

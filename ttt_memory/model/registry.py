@@ -23,6 +23,7 @@ from ttt_memory.model.initialisation import (
     static_digest,
 )
 from ttt_memory.model.loaded import LoadedModel, fingerprint_of
+from ttt_memory.model.processor import multiplies_bf16
 from ttt_memory.model.tiny import tiny
 from ttt_memory.model.tokenizer import BytePairTokenizer, Vocabulary
 from ttt_memory.model.transformer import Transformer
@@ -69,8 +70,7 @@ def load_model(spec: str | Path = DEFAULT_MODEL, *, dtype: torch.dtype | None = 
 
 def default_dtype() -> torch.dtype:
     """bf16 where the machine multiplies it natively (AVX-512 BF16, AMX or CUDA), else fp32."""
-    native = torch.cuda.is_available() or _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if torch.cuda.is_available() or multiplies_bf16() else torch.float32
 
 
 def check_weights(spec: str | Path) -> None:
@@ -146,9 +146,3 @@ def _static_digest(converted: Converted, net: Transformer) -> str:
         partial.write_text(digest, encoding="ascii")
         partial.replace(note)
     return digest
-
-
-def _cpu_has(probe: str) -> bool:
-    """torch names these probes privately; a release without one is one without the fast path."""
-    supported = getattr(torch.cpu, probe, None)
-    return bool(supported is not None and supported())

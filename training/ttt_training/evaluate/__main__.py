@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -11,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ttt_memory.errors import InvalidInputError, MissingExtraError, TTTMemoryError
+from ttt_memory.errors import InvalidInputError, TTTMemoryError
 from ttt_training.evaluate import measurements, tables
+from ttt_training.evaluate.plot import draw, require_matplotlib
 from ttt_training.evaluate.subjects import NAMES, RATES
 
 _DEFAULT = "compare"
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given if given and not given[0].startswith("--") else [_DEFAULT, *given])
     try:
-        if getattr(options, "plot", None) and importlib.util.find_spec("matplotlib") is None:
-            raise MissingExtraError("matplotlib", extra="bench", needed_for="--plot")
+        if getattr(options, "plot", None):
+            require_matplotlib()
         measurements.with_shipped(options)
         measure: Callable[..., dict[str, Any]] = getattr(measurements, options.measurement)
         result = measure(options, given)
@@ -37,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     getattr(tables, options.measurement)(result)
     if getattr(options, "plot", None):
-        from ttt_training.evaluate.plot import draw
-
         draw(result, options.plot)
     return 0
 

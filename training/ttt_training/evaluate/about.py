@@ -14,6 +14,7 @@ import torch
 
 from ttt_memory.model.config import FOLD_VERSION
 from ttt_memory.model.loaded import LoadedModel
+from ttt_memory.model.processor import instruction_set
 from ttt_training.data.normalise import NORMALISER_VERSION
 
 
@@ -42,7 +43,7 @@ def machine(model: LoadedModel) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "isa": torch.backends.cpu.get_cpu_capability(),
+        "isa": instruction_set(),
         "dtype": str(model.compute_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ from ttt_memory.errors import MissingExtraError
 from ttt_training.evaluate.compare import BIN
 
 
+def require_matplotlib() -> None:
+    """Raises MissingExtraError where matplotlib is not installed: to be asked before hours of measuring."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", extra="bench", needed_for="Drawing the comparison")
+
+
 def draw(found: Mapping[str, Any], out: Path) -> None:
     """Two panels: the loss of every name by position, and how far it is below the first name's.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise MissingExtraError("matplotlib", extra="bench", needed_for="Drawing the comparison") from None
+    require_matplotlib()
+    import matplotlib as mpl
+
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
