@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ttt_memory.artifacts import DEFAULT_MODEL, artifact
+from ttt_memory.artifacts import BASE_MODEL, artifact
 from ttt_memory.errors import ModelNotFoundError
 
 
@@ -38,7 +38,7 @@ class LlamaCpp:
     def __init__(self, threads: int, context: int, *, flash: bool, repack: bool) -> None:
         import llama_cpp
 
-        source = artifact(DEFAULT_MODEL)
+        source = artifact(BASE_MODEL)
         if not source.present:
             raise ModelNotFoundError("The GGUF file is not on this machine.", fix="ttt-memory model pull")
         if not repack:

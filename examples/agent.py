@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="An agent with memory across restarts.")
     parser.add_argument("messages", nargs="*", metavar="MESSAGE", help="statements and questions; default: the story")
     parser.add_argument("--db", type=Path, help="the memory's SQLite file (the story's default: a temporary one)")
-    parser.add_argument("--model", help="smollm2-135m (default), tiny, a folder or a GGUF file")
+    parser.add_argument("--model", help="smollm2-135m-ttt (default), smollm2-135m, tiny, a folder or a GGUF file")
     options = parser.parse_args(arguments)
     if options.messages and not options.db:
         parser.error("name the memory's file: --db agent.db")

@@ -231,7 +231,7 @@ def main() -> int:
     """Parse the command line and run the demo."""
     parser = argparse.ArgumentParser(description="Two tenants read, ask, snapshot, restore, fork, forget and verify.")
     parser.add_argument("--db", type=Path, help="keep the store in this new SQLite file (default: a temporary one)")
-    parser.add_argument("--model", help="smollm2-135m (default), tiny, a folder or a GGUF file")
+    parser.add_argument("--model", help="smollm2-135m-ttt (default), smollm2-135m, tiny, a folder or a GGUF file")
     parser.add_argument("--quick", action="store_true", help="a third of the documentation, shorter written answers")
     options = parser.parse_args()
     if options.db and options.db.exists():

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Learn what is usual in a log, and raise an alarm where it is not.")
     parser.add_argument("file", nargs="?", type=Path, help="default: a log written for this example")
     parser.add_argument("--db", help="keep the memory in this SQLite file (default: in memory only)")
-    parser.add_argument("--model", help="smollm2-135m (default), tiny, a folder or a GGUF file")
+    parser.add_argument("--model", help="smollm2-135m-ttt (default), smollm2-135m, tiny, a folder or a GGUF file")
     options = parser.parse_args(arguments)
     url = f"sqlite:///{options.db}" if options.db else "sqlite://"
     alarms: list[int] = []

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=Path, help="default: the documentation of two Python modules")
     parser.add_argument("questions", nargs="*", metavar="QUESTION")
     parser.add_argument("--db", help="keep the memory in this SQLite file (default: in memory only)")
-    parser.add_argument("--model", help="smollm2-135m (default), tiny, a folder or a GGUF file")
+    parser.add_argument("--model", help="smollm2-135m-ttt (default), smollm2-135m, tiny, a folder or a GGUF file")
     options = parser.parse_args(arguments)
     url = f"sqlite:///{options.db}" if options.db else "sqlite://"
     try:

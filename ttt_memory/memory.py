@@ -75,7 +75,8 @@ class CompressedMemory:
         Args:
             url: SQLAlchemy URL of the store; None is a file in the user's data directory.
             tenant: whose memory.
-            model: `"smollm2-135m"` (default), `"tiny"`, a folder or a GGUF file; a memory stays with the model it has.
+            model: `"smollm2-135m-ttt"` (default), `"smollm2-135m"`, `"tiny"`, a folder or a GGUF file; a memory stays
+                with the model it has.
             embedder: `"minilm"` (default), `"hash"` (default beside `model="tiny"`) or an `Embedder` of your own; a
                 memory stays with the one it has.
             on_conflict: whether a write that another process overtook waits its turn or raises ConflictError.

@@ -110,6 +110,20 @@ async def test_every_long_verb_stops(tmp_path, verb):
 
 
 @pytest.mark.anyio
+async def test_a_stream_cancelled_between_two_pieces_is_closed(tmp_path):
+    async with await open_tiny(tmp_path) as memory:
+        await memory.ingest(text(1, 100))
+        stream = await memory.ask("Note 1?", stream=True, answerer="generate")
+        await anext(stream)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(stream)
+        await check_after_cancellation(memory, [])
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+@pytest.mark.anyio
 async def test_cancelled_opens_and_forks_leave_no_open_handle_and_no_half_tenant(tmp_path, monkeypatch):
     opened, closed = [], []
     init, close = CompressedMemory.__init__, CompressedMemory.close

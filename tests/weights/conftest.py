@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ttt_memory.artifacts import artifact
+from ttt_memory.artifacts import BASE_MODEL, artifact
 from ttt_memory.model.gguf import GGUFFile
 from ttt_memory.model.tokenizer import BytePairTokenizer
 from ttt_memory.model.tokenizer_formats import from_gguf
@@ -11,7 +11,7 @@ from ttt_memory.model.tokenizer_formats import from_gguf
 
 @pytest.fixture(scope="session")
 def smollm_metadata(smollm2_available):
-    published = artifact(smollm2_available)
+    published = artifact(BASE_MODEL)
     return GGUFFile(published.file(published.members[0].filename)).metadata
 
 

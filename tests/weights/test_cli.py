@@ -39,7 +39,7 @@ def test_list_and_info_as_json(capsys, tmp_path):
     converted = prepare(folder)
     code, out, _ = run(capsys, "model", "list", "--json")
     assert code == 0
-    assert [info["name"] for info in json.loads(out)] == ["smollm2-135m", "minilm", "mine", "tiny"]
+    assert [info["name"] for info in json.loads(out)] == ["smollm2-135m", "minilm", "smollm2-135m-ttt", "mine", "tiny"]
     code, out, _ = run(capsys, "model", "info", "mine", "--json")
     info = json.loads(out)
     assert code == 0

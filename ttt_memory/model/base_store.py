@@ -29,6 +29,7 @@ from ttt_memory.model.catalogue import (
     Converted,
     models_dir,
     read_converted,
+    shipped,
 )
 from ttt_memory.model.config import ModelConfig
 from ttt_memory.model.llama import config_from_llama, from_llama
@@ -88,7 +89,7 @@ def locate(spec: str | Path) -> tuple[str, Path]:
 
 
 def _known() -> str:
-    return ", ".join(["tiny", *(a.name for a in ARTIFACTS.values() if a.kind == "base")])
+    return ", ".join(["tiny", *(a.name for a in ARTIFACTS.values() if a.kind == "base"), *shipped()])
 
 
 def _identity(name: str, source: LlamaSource) -> dict[str, Any]:

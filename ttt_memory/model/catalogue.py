@@ -68,6 +68,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
 
 
+def base_of(path: Path) -> str:
+    """Name of the base model that a learned initialisation starts from."""
+    return _metadata(path)["base"]
+
+
 def models_dir() -> Path:
     """Folder of the converted weights."""
     return cache_dir() / "models"
@@ -160,10 +165,7 @@ def _published(artifact: Artifact, converted: list[Converted]) -> ModelInfo:
 
 
 def _learned(path: Path) -> ModelInfo:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        metadata = file.metadata()
+    metadata = _metadata(path)
     base = metadata["base"]
     there = base == _TINY.name or (base in ARTIFACTS and ARTIFACTS[base].present)
     return ModelInfo(
@@ -177,6 +179,13 @@ def _learned(path: Path) -> ModelInfo:
         sha256={path.name: sha256_of(path)},
         path=path.parent,
     )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return dict(file.metadata())
 
 
 def _local(converted: Converted) -> ModelInfo:

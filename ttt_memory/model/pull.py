@@ -17,6 +17,7 @@ from pathlib import Path
 from ttt_memory.artifacts import ARTIFACTS, Artifact, Member, artifact
 from ttt_memory.cache_folder import cache_dir, discard, publish, scratch, sha256_of
 from ttt_memory.errors import DownloadError
+from ttt_memory.model.catalogue import base_of, shipped
 
 PullProgress = Callable[[str, str, int, int], None]
 """Called as `progress(name, stage, done, total)`; stages `download`, `extract` (bytes), `convert` (tensors)."""
@@ -32,7 +33,8 @@ def pull(names: Iterable[str] | None = None, *, progress: PullProgress | None = 
     works in a folder of its own and the first to finish is kept.
 
     Returns:
-        The folder of each name: converted weights of a base model, published files of an embedder.
+        The folder of each name: converted weights of a base model, published files of an embedder. For a learned
+        initialisation, which comes with the package, the folder of its base.
 
     Raises:
         InvalidInputError: unknown name.
@@ -41,7 +43,7 @@ def pull(names: Iterable[str] | None = None, *, progress: PullProgress | None = 
     report = progress or (lambda _name, _stage, _done, _total: None)
     folders = {}
     for name in list(ARTIFACTS) if names is None else list(names):
-        wanted = artifact(name)
+        wanted = artifact(base_of(shipped()[name]) if name in shipped() else name)
         if not wanted.present:
             _fetch(wanted, report)
         folders[name] = _ready(wanted, report)

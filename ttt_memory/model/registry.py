@@ -49,7 +49,8 @@ def load_model(spec: str | Path = DEFAULT_MODEL, *, dtype: torch.dtype | None = 
 
     Args:
         spec: `tiny`; a published name (`smollm2-135m`); the path of a `.gguf` file or of a safetensors folder; the name
-            or `.safetensors` file of a learned initialisation, as `BASE::FILE` where its base is not a published one.
+            (`smollm2-135m-ttt`) or `.safetensors` file of a learned initialisation, as `BASE::FILE` where its base is
+            not a published one.
         dtype: of computing; default `default_dtype()`. `tiny` always computes in fp32.
 
     Raises:
