@@ -70,7 +70,7 @@ def test_every_step_is_a_command_that_can_be_given_by_hand(tmp_path: Path) -> No
     controls(tmp_path, "control-0.0002")
     every = list(shipped.steps(options(words(tmp_path, "--tokens", "900", "--threads", "1"))))
     names = [step.name for step in every]
-    assert names[:5] == ["ttt", "control-0.0001", "control-0.0002", "control-0.0004", "export"]
+    assert names[:5] == ["ttt", "control-0.0002", "control-0.0004", "control-0.0008", "export"]
     assert names[5:] == [
         *("controls", "evaluate", "unrounded", "evaluate-docs"),
         *("specificity", "answering", "drift", "needles", "card"),
@@ -80,7 +80,7 @@ def test_every_step_is_a_command_that_can_be_given_by_hand(tmp_path: Path) -> No
         parser.parse_args(step.words)
     parsed = [run_options.parser().parse_args(step.words) for step in every[:4]]
     assert [one.control for one in parsed] == [False, True, True, True]
-    assert [one.lr for one in parsed] == [None, 1e-4, 2e-4, 4e-4]
+    assert [one.lr for one in parsed] == [None, 2e-4, 4e-4, 8e-4]
     assert len({(one.tokens, one.threads, one.keep_prefix, tuple(one.data)) for one in parsed}) == 1
     compared = evaluate._parser().parse_args(every[6].words)
     assert [path.name for path in compared.control] == ["control-0.0002"]  # the best of them, and only it
@@ -148,7 +148,7 @@ def test_the_whole_road_on_tiny(tmp_path: Path, minilm: object) -> None:
     assert "Apache-2.0" in card
     results = {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
     tried = {about.split(":")[0] for about in results["controls"]["results"]["control"]["tried"]}
-    assert tried == {"control-0.0001", "control-0.0002", "control-0.0004"}
+    assert tried == {"control-0.0002", "control-0.0004", "control-0.0008"}
     assert "control-naive" in results["evaluate"]["results"]
     assert len(results) == 8
     assert shipped.main(given) == 0  # again: nothing is left but the card

@@ -23,7 +23,7 @@ from ttt_training.evaluate import __main__ as measures
 from ttt_training.evaluate.plot import require_matplotlib
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 
-RATES = (1e-4, 2e-4, 4e-4)
+RATES = (2e-4, 4e-4, 8e-4)
 """Outer rates of the controls: the best of them on held-out text counts."""
 
 
