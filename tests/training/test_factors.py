@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,10 @@ def test_the_command_goes_on_where_it_stopped_and_writes_a_table(
     assert bytes_of["blocks"] * config.dynamic_layers == bytes_of["default"] * (config.dynamic_layers + 1)
     assert len({row["loss"] for row in runs.values()}) == len(NAMES)
     assert all(row["trained_tokens_per_second"] > 0 and 0 <= row["chosen"] <= 1 for row in runs.values())
+
+    shutil.rmtree(tmp_path / "runs")
+    assert compare_factors.main(given.split()) == 0  # from the progress file alone
+    assert json.loads(out.read_text())["runs"] == found["runs"]
+    assert len(trained) == 3 + 6
+    assert compare_factors.main([*given.replace("--tokens 800", "--tokens 400").split(), "--only", "width"]) == 0
+    assert len(trained) == 3 + 6 + 1  # another training

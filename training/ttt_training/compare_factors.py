@@ -1,7 +1,8 @@
 """`python -m ttt_training.compare_factors`: eight short trainings that differ in one thing each, and their table.
 
 Ctrl-C keeps what was done; the same command goes on inside the run, or the measurement, where it stopped. The result is
-written anew after every run.
+written anew after every run. What is finished is in the progress file beside the result: with that file alone the
+command goes on anywhere, even where the runs' folders are gone.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import torch
 
 from ttt_memory.errors import InvalidInputError, TTTMemoryError
 from ttt_memory.model.catalogue import models_dir
+from ttt_memory.model.config import ModelConfig
 from ttt_memory.model.registry import default_dtype, load_model
-from ttt_training.evaluate.about import head
+from ttt_training.evaluate.about import cpu, head
 from ttt_training.evaluate.books import books
 from ttt_training.evaluate.progress import Progress, beside
 from ttt_training.factors import Factor, factors, measured, write
-from ttt_training.recipes import Changes, changed, recipe
+from ttt_training.recipes import Changes, Recipe, changed, recipe
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 from ttt_training.running import open_data, plans, run
+
+RUN = 16
+"""Cost of a training, in measured texts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,32 +58,34 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     settings |= {"trained_tokens": options.tokens, "seed": options.seed, "distances": list(distances)}
     found: dict[str, Any] = head("factors", base, given, module="ttt_training.compare_factors")
     found |= {"settings": settings, "runs": {}}
-    progress = Progress(beside(options.json), float(2 * len(texts) * len(every)))
+    progress = Progress(beside(options.json), float((2 * len(texts) + RUN) * len(every)))
     dtype = torch.float32 if options.base == "tiny" else default_dtype()
     recipes = [(one, changed(_recipe(options, base.config), one.changes)) for one in every]
     for _, made in recipes:  # what cannot work is said before the first of them is trained
         plans(made, dtype=dtype, device=options.device, out=None)
     for factor, made in recipes:
         _say(f"{factor.name}: {factor.about}")
-        out = options.out / factor.name
-        about = {"command": found["command"], "files": [Path(item).name for item in options.data]}
-        finished = run(
-            made,
-            shards,
-            base.tokenizer,
-            out,
-            device=options.device,
-            dtype=dtype,
-            say=lambda _: None,
-            about=about,
-            keep_prefix=options.out / "prefix",
-        )
-        if not finished.done:
-            _say("stopped; the same command goes on")
-            return 3
-        (phase,) = made.phases
-        row = measured(base, out / phase.name, texts, options.read, progress, distances=distances)
-        found["runs"][factor.name] = {"about": factor.about} | row
+
+        def work(made: Recipe = made, out: Path = options.out / factor.name) -> dict[str, Any]:
+            finished = run(
+                made,
+                shards,
+                base.tokenizer,
+                out,
+                device=options.device,
+                dtype=dtype,
+                say=lambda _: None,
+                about={"command": found["command"], "files": [Path(item).name for item in options.data]},
+                keep_prefix=options.out / "prefix",
+            )
+            if not finished.done:
+                raise KeyboardInterrupt
+            trained = out / made.phases[0].name
+            return measured(base, trained, texts, options.read, progress, distances=distances) | {"cpu": cpu()}
+
+        key = _key(made, base.fingerprint, shards.key) | {"texts": [text.name for text in texts]}
+        key |= {"tokens": options.read, "distances": list(distances)}
+        found["runs"][factor.name] = {"about": factor.about} | progress.once(key, factor.name, float(RUN), work)
         write(found, options.json)
     if options.only is None:
         shutil.rmtree(options.out / "prefix", ignore_errors=True)  # all of them are done
@@ -86,7 +93,14 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
-def _recipe(options: argparse.Namespace, config: Any) -> Any:
+def _key(made: Recipe, base: str, data: str) -> dict[str, Any]:
+    """What a training was: a finished one is not done again where all of it is the same."""
+    (phase,) = made.phases
+    outer = {"training": phase.training.to_dict(), "length": phase.length, "memory_share": phase.memory_share}
+    return {"measurement": "factor", "base": base, "data": data, "config": phase.config.to_dict(), **outer}
+
+
+def _recipe(options: argparse.Namespace, config: ModelConfig) -> Recipe:
     """The retrofit of the base."""
     made = recipe("retrofit", base=options.base, config=config)
     return made if options.memory_share is None else changed(made, Changes(memory_share=options.memory_share))

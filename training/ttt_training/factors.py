@@ -114,8 +114,9 @@ def _read(subject: Subject, text: Book, tokens: int, progress: Progress) -> dict
 
 def table(found: Mapping[str, Any]) -> str:
     """The result as Markdown."""
+    processors = sorted({row["cpu"] for row in found["runs"].values()})
     lines = [
-        f"# One factor at a time\n\n`{found['command']}`, {found['date']}, {found['machine']['cpu']}.\n",
+        f"# One factor at a time\n\n`{found['command']}`, {found['date']}, {'; '.join(processors)}.\n",
         "| run | what differs | held-out loss | second half | recalled, nats | codes chosen of 10 | state, MB "
         "| trained, tokens/s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -125,6 +126,8 @@ def table(found: Mapping[str, Any]) -> str:
         sizes = (f"{row['chosen']:.2f}", f"{row['state_bytes'] / 1e6:.1f}", f"{row['trained_tokens_per_second']:,.0f}")
         lines.append(f"| {' | '.join((*cells, *sizes))} |")
     settings = found["settings"]
+    if len(processors) > 1:
+        lines.append("\nNot all runs were made on one machine: their speeds do not compare.")
     lines.append(
         f"\nEach run: {settings['trained_tokens']:,} tokens, seed {settings['seed']}. "
         f"Held out: {settings['documents']} texts of {settings['tokens']:,} tokens of {settings['data']}, losses "

@@ -32,14 +32,17 @@ class Progress:
         self._done = self._load()
 
     def once(self, key: dict[str, Any], label: str, cost: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `work` gives, from the file if it was done before; else done now and kept. Prints one line."""
+        """What `work` gives, from the file if it was done before; else done now and kept. Prints one line.
+
+        `work` may itself call this, with a cost of its own.
+        """
         name = _canonical(key)
         if name in self._done:
             self._left -= cost
             return self._done[name]
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), self._spent
         value = work() | {"seconds": round(time.perf_counter() - started, 2)}
-        self._spent += value["seconds"]
+        self._spent = spent + value["seconds"]  # with what it called
         self._worked += cost
         self._left -= cost
         self._append({"key": key, "value": value})

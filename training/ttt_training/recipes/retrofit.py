@@ -18,7 +18,7 @@ def retrofit(config: ModelConfig, *, base: str = DEFAULT_BASE) -> Recipe:
         config: of the base as it is loaded: which blocks are dynamic, the window, the inner loop.
         base: its name or path.
     """
-    training = TrainConfig(steps=round(TOKENS / LENGTH), batch=1, train="dynamic", lr=2e-4, floor=2e-5, rate_lr=1e-2)
+    training = TrainConfig(steps=round(TOKENS / LENGTH), batch=1, train="dynamic", lr=8e-4, floor=8e-5, rate_lr=1e-2)
     return Recipe(
         name="retrofit",
         about=ABOUT,
