@@ -11,6 +11,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from ttt_memory.errors import InvalidInputError, TTTMemoryError
 from ttt_memory.model.catalogue import models_dir
-from ttt_memory.model.config import ModelConfig
+from ttt_memory.model.config import FOLD_VERSION, ModelConfig
 from ttt_memory.model.registry import default_dtype, load_model
 from ttt_training.evaluate.about import cpu, head
 from ttt_training.evaluate.books import books
@@ -27,9 +28,6 @@ from ttt_training.factors import Factor, factors, measured, write
 from ttt_training.recipes import Changes, Recipe, changed, recipe
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 from ttt_training.running import open_data, plans, run
-
-RUN = 16
-"""Cost of a training, in measured texts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,34 +56,38 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     settings |= {"trained_tokens": options.tokens, "seed": options.seed, "distances": list(distances)}
     found: dict[str, Any] = head("factors", base, given, module="ttt_training.compare_factors")
     found |= {"settings": settings, "runs": {}}
-    progress = Progress(beside(options.json), float((2 * len(texts) + RUN) * len(every)))
+    training = 1.5 * options.tokens / options.read  # in texts read: a trained token takes about 1.5 times as long
+    progress = Progress(beside(options.json), (2 * len(texts) + training) * len(every))
     dtype = torch.float32 if options.base == "tiny" else default_dtype()
     recipes = [(one, changed(_recipe(options, base.config), one.changes)) for one in every]
     for _, made in recipes:  # what cannot work is said before the first of them is trained
         plans(made, dtype=dtype, device=options.device, out=None)
+
+    def work(made: Recipe, out: Path) -> dict[str, Any]:
+        finished = run(
+            made,
+            shards,
+            base.tokenizer,
+            out,
+            device=options.device,
+            dtype=dtype,
+            say=lambda _: None,
+            about={"command": found["command"], "files": [Path(item).name for item in options.data]},
+            keep_prefix=options.out / "prefix",
+        )
+        if not finished.done:
+            raise KeyboardInterrupt
+        (phase,) = made.phases
+        row = measured(base, out / phase.name, texts, options.read, progress, distances=distances)
+        return row | {"cpu": cpu()}
+
+    same = {"base": base.fingerprint, "data": shards.key, "dtype": str(dtype), "fold": FOLD_VERSION}
+    same |= {"texts": [text.name for text in texts], "tokens": options.read, "distances": list(distances)}
     for factor, made in recipes:
         _say(f"{factor.name}: {factor.about}")
-
-        def work(made: Recipe = made, out: Path = options.out / factor.name) -> dict[str, Any]:
-            finished = run(
-                made,
-                shards,
-                base.tokenizer,
-                out,
-                device=options.device,
-                dtype=dtype,
-                say=lambda _: None,
-                about={"command": found["command"], "files": [Path(item).name for item in options.data]},
-                keep_prefix=options.out / "prefix",
-            )
-            if not finished.done:
-                raise KeyboardInterrupt
-            trained = out / made.phases[0].name
-            return measured(base, trained, texts, options.read, progress, distances=distances) | {"cpu": cpu()}
-
-        key = _key(made, base.fingerprint, shards.key) | {"texts": [text.name for text in texts]}
-        key |= {"tokens": options.read, "distances": list(distances)}
-        found["runs"][factor.name] = {"about": factor.about} | progress.once(key, factor.name, float(RUN), work)
+        key = {"measurement": "factor", "trained": _trained(made), **same}
+        row = progress.once(key, factor.name, training, partial(work, made, options.out / factor.name))
+        found["runs"][factor.name] = {"about": factor.about} | row
         write(found, options.json)
     if options.only is None:
         shutil.rmtree(options.out / "prefix", ignore_errors=True)  # all of them are done
@@ -93,11 +95,11 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
-def _key(made: Recipe, base: str, data: str) -> dict[str, Any]:
-    """What a training was: a finished one is not done again where all of it is the same."""
+def _trained(made: Recipe) -> dict[str, Any]:
+    """What a training was: one that is finished is not done again where all of it is the same."""
     (phase,) = made.phases
     outer = {"training": phase.training.to_dict(), "length": phase.length, "memory_share": phase.memory_share}
-    return {"measurement": "factor", "base": base, "data": data, "config": phase.config.to_dict(), **outer}
+    return {"config": phase.config.to_dict(), **outer}
 
 
 def _recipe(options: argparse.Namespace, config: ModelConfig) -> Recipe:

@@ -34,7 +34,7 @@ class Progress:
     def once(self, key: dict[str, Any], label: str, cost: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `work` gives, from the file if it was done before; else done now and kept. Prints one line.
 
-        `work` may itself call this, with a cost of its own.
+        `work` may itself call this, with a cost of its own. The value's `seconds` are of the call that finished it.
         """
         name = _canonical(key)
         if name in self._done:
