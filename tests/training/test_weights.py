@@ -109,8 +109,6 @@ def test_more_dynamic_blocks_than_the_base_has(tmp_path):
 
 def test_what_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "t.safetensors"
-    with pytest.raises(ModelFormatError, match="MB"):
-        shipped(path, limit_bytes=1000)
     with pytest.raises(ModelFormatError, match="finite"):
         shipped(path, {"inner_rates": torch.tensor([float("nan")])})
     with pytest.raises(ModelFormatError, match="no 'blocks"):

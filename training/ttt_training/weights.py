@@ -32,9 +32,6 @@ from ttt_memory.model.initialisation import (
 )
 from ttt_memory.model.transformer import Transformer
 
-LIMIT_BYTES = 32_000_000
-"""A shipped file is not larger than this."""
-
 
 def export(
     base: Transformer,
@@ -45,7 +42,6 @@ def export(
     base_name: str,
     config: ModelConfig,
     training: Mapping[str, Any],
-    limit_bytes: int = LIMIT_BYTES,
 ) -> Initialisation:
     """Writes a learned initialisation, whole or not at all, and reads it back.
 
@@ -57,10 +53,9 @@ def export(
         base_name: the published name of the base, or what it is called.
         config: the configuration of the run.
         training: JSON-able: recipe, tokens, date, hardware, licence of the data ... for the model card.
-        limit_bytes: a larger file is refused.
 
     Raises:
-        ModelFormatError: the parameters do not fit the base, are not finite, or the file would be larger than allowed.
+        ModelFormatError: the parameters do not fit the base or are not finite.
     """
     start = dict(reshaped(base, config).state_dict())
     tensors: dict[str, Tensor] = {}
@@ -77,13 +72,6 @@ def export(
             tensors[key] = value.detach().cpu().float().contiguous()
         else:
             tensors[f"{key}/{LEVELS}"], tensors[f"{key}/{SCALE}"] = pack(change)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > limit_bytes:
-        raise ModelFormatError(
-            f"The file would take {size / 1e6:.0f} MB, and {limit_bytes / 1e6:.0f} MB are allowed.",
-            why="more was trained than the dynamic MLPs",
-            fix="Train 'dynamic' or 'dynamic+norms', or raise the limit.",
-        )
     metadata = {
         "format": FORMAT,
         "name": name,
