@@ -409,14 +409,23 @@ def test_mini_batches_that_do_not_fill_a_bin_are_refused(data: Path, tmp_path: P
         positions.compare({"naive": [subject]}, texts, 512, Progress(tmp_path / "p.jsonl", 1.0))
 
 
-def test_a_piece_made_of_pieces_counts_its_time_once(
+def test_the_time_left_of_a_piece_made_of_pieces(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 10.0, 20.0, 30.0])  # the whole begins, its part begins and ends, the whole ends
+    clock = iter([0.0, 10.0, 20.0, 30.0, 30.0, 40.0])  # the whole begins, its part begins and ends, the whole ends
     monkeypatch.setattr("ttt_training.evaluate.progress.time.perf_counter", lambda: next(clock))
     progress = Progress(tmp_path / "p.jsonl", 4.0)
-    progress.once({"is": "whole"}, "whole", 1.0, lambda: progress.once({"is": "part"}, "part", 1.0, dict))
-    assert capsys.readouterr().err.splitlines() == ["part: 10 s, 30 s left", "whole: 30 s, 30 s left"]
+
+    def whole() -> dict[str, Any]:
+        progress.passed(1.0)
+        return progress.once({"is": "part"}, "part", 1.0, dict)
+
+    progress.once({"is": "whole"}, "whole", 2.0, whole)
+    assert capsys.readouterr().err.splitlines() == ["part: 10 s, 20 s left", "whole: 30 s, 30 s left"]
+    again = Progress(tmp_path / "p.jsonl", 4.0)
+    again.once({"is": "whole"}, "whole", 2.0, dict)
+    again.once({"is": "next"}, "next", 1.0, dict)
+    assert capsys.readouterr().err.splitlines() == ["next: 10 s, 10 s left"]
 
 
 def test_every_measurement_of_the_command_line_exists() -> None:

@@ -57,7 +57,8 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     found: dict[str, Any] = head("factors", base, given, module="ttt_training.compare_factors")
     found |= {"settings": settings, "runs": {}}
     training = 1.5 * options.tokens / options.read  # in texts read: a trained token takes about 1.5 times as long
-    progress = Progress(beside(options.json), (2 * len(texts) + training) * len(every))
+    cost = training + 2 * len(texts)
+    progress = Progress(beside(options.json), cost * len(every))
     dtype = torch.float32 if options.base == "tiny" else default_dtype()
     recipes = [(one, changed(_recipe(options, base.config), one.changes)) for one in every]
     for _, made in recipes:  # what cannot work is said before the first of them is trained
@@ -77,6 +78,7 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
         )
         if not finished.done:
             raise KeyboardInterrupt
+        progress.passed(training)
         (phase,) = made.phases
         row = measured(base, out / phase.name, texts, options.read, progress, distances=distances)
         return row | {"cpu": cpu()}
@@ -86,7 +88,7 @@ def _compare(options: argparse.Namespace, given: list[str]) -> int:
     for factor, made in recipes:
         _say(f"{factor.name}: {factor.about}")
         key = {"measurement": "factor", "trained": _trained(made), **same}
-        row = progress.once(key, factor.name, training, partial(work, made, options.out / factor.name))
+        row = progress.once(key, factor.name, cost, partial(work, made, options.out / factor.name))
         found["runs"][factor.name] = {"about": factor.about} | row
         write(found, options.json)
     if options.only is None:

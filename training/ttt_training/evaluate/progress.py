@@ -34,23 +34,26 @@ class Progress:
     def once(self, key: dict[str, Any], label: str, cost: float, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `work` gives, from the file if it was done before; else done now and kept. Prints one line.
 
-        `work` may itself call this, with a cost of its own. The value's `seconds` are of the call that finished it.
+        `work` may itself call this: `cost` is with that of its parts. The value's `seconds` are of the call that
+        finished it.
         """
         name = _canonical(key)
         if name in self._done:
             self._left -= cost
             return self._done[name]
-        started, spent = time.perf_counter(), self._spent
+        started, left, spent, worked = time.perf_counter(), self._left, self._spent, self._worked
         value = work() | {"seconds": round(time.perf_counter() - started, 2)}
-        self._spent = spent + value["seconds"]  # with what it called
-        self._worked += cost
-        self._left -= cost
+        self._left, self._spent, self._worked = left - cost, spent + value["seconds"], worked + cost  # parts are within
         self._append({"key": key, "value": value})
         self._done[name] = value
         remaining = max(0.0, self._left) * self._spent / self._worked
         sys.stderr.write(f"{label}: {value['seconds']:.0f} s, {_minutes(remaining)} left\n")
         sys.stderr.flush()
         return value
+
+    def passed(self, cost: float) -> None:
+        """So much of the piece under way is behind it and kept elsewhere: no part of the time left."""
+        self._left -= cost
 
     def _append(self, row: dict[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
