@@ -32,26 +32,32 @@ def last_half_losses(model, text: str) -> tuple[float, float]:
     return written, float(lane.run(score(model, state, segment))[TOKENS // 2 :].mean())
 
 
+def gain(model, name: str, text: str) -> float:
+    written, plain = last_half_losses(model, text)
+    print(f"{name}: {plain:.4f} without writes, {written:.4f} with, gain {plain - written:.4f} nats")
+    return plain - written
+
+
 @pytest.mark.smollm2
 @pytest.mark.timeout(600)
-def test_writes_lower_the_loss_of_what_follows(smollm2_available, record_property):
+def test_writes_lower_the_loss_of_what_follows(smollm2_available):
     base = load_model(BASE_MODEL)  # whose W0 has learned nothing, so that all of the gain is the writes'
-    texts = {"pydoc": pydoc_text(*MODULES)}
-    if DATA.is_dir():  # the books lie beside a developer's checkout only; the documentation is on every machine
-        texts |= {f"book {n}": body for n, body in enumerate(books(DATA, 2))}
-    gains = {}
-    for name, body in texts.items():
-        written, plain = last_half_losses(base, body)
-        gains[name] = plain - written
-        print(f"{name}: {plain:.4f} without writes, {written:.4f} with, gain {plain - written:.4f} nats")
-    record_property("gains", gains)
-    assert all(gain >= 0.03 for gain in gains.values()), gains
-    assert np.mean(list(gains.values())) >= 0.05, gains
+    assert gain(base, "pydoc", pydoc_text(*MODULES)) >= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not DATA.is_dir(), reason="the books lie beside a developer's checkout only")
+def test_writes_lower_the_loss_of_books_too(smollm2_available):
+    base = load_model(BASE_MODEL)
+    gains = [gain(base, f"book {n}", body) for n, body in enumerate(books(DATA, 2))]
+    assert min(gains) >= 0.03
+    assert np.mean(gains) >= 0.05
 
 
 @pytest.mark.smollm2
 @pytest.mark.timeout(600)
 def test_writes_lower_the_loss_of_what_follows_from_a_learned_w0_too(smollm2):
     """By less than from a copied one on texts like those W0 was trained on (books: 0.01 to 0.02): it has that part."""
-    written, plain = last_half_losses(smollm2, pydoc_text(*MODULES))
-    assert plain - written >= 0.03
+    assert gain(smollm2, "pydoc", pydoc_text(*MODULES)) >= 0.03
