@@ -143,6 +143,7 @@ class _Run:
         require_same_run(meta, self.identity, self.out)
         self.keeper.load(kept)
         self.step, self.tokens, self.skipped = meta["step"], meta["tokens"], meta["skipped"]
+        self.loss = math.nan if meta["loss"] is None else meta["loss"]
         self.position = meta["position"]
         self.source.seek(self.position)
 
