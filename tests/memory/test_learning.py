@@ -1,7 +1,5 @@
 """Learning is real: on the real model, writes lower the loss of what comes next in the same text."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ from ttt_memory.lane import lane_for
 from ttt_memory.model.fold import read, score, segments
 from ttt_memory.model.registry import load_model
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 TOKENS = 8_192
 MODULES = ["argparse", "pathlib", "sqlite3", "subprocess", "unittest"]
 
@@ -48,10 +45,9 @@ def test_writes_lower_the_loss_of_what_follows(smollm2_available):
 @pytest.mark.slow
 @pytest.mark.smollm2
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not DATA.is_dir(), reason="the books lie beside a developer's checkout only")
-def test_writes_lower_the_loss_of_books_too(smollm2_available):
+def test_writes_lower_the_loss_of_books_too(smollm2_available, data_dir):
     base = load_model(BASE_MODEL)
-    gains = [gain(base, f"book {n}", body) for n, body in enumerate(books(DATA, 2))]
+    gains = [gain(base, f"book {n}", body) for n, body in enumerate(books(data_dir, 2))]
     assert min(gains) >= 0.03
     assert np.mean(gains) >= 0.05
 
