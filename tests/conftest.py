@@ -69,7 +69,7 @@ def data_dir() -> Path:
     """The shared books and evaluation sets, which lie beside a developer's checkout only."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"the shared data is not on this machine ({folder})")
+        pytest.skip(f"the books and evaluation sets are not at {folder}: they are not published with the code")
     return folder
 
 
