@@ -38,7 +38,7 @@ class KeptPrefix:
 
     def __init__(self, folder: Path, net: Transformer) -> None:
         """Raises TrainingConfigError where nothing can be written to `folder`."""
-        self._folder, self._device = folder / _identity(net)[:16], net.embedding.device
+        self._folder, self._device = folder / prefix_identity(net)[:16], net.embedding.device
         self._full = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def _passes(steps: Sequence[Step]) -> list[list[Step]]:
     return passes
 
 
-def _identity(net: Transformer) -> str:
+def prefix_identity(net: Transformer) -> str:
     """Digest of all that decides a bit of the prefix's outputs."""
     tensors = net.state_dict()
     blocks = tuple(f"blocks.{index}." for index in range(net.config.prefix_layers))

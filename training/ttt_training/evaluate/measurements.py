@@ -21,6 +21,7 @@ from ttt_training.evaluate.long_reading import LongReading
 from ttt_training.evaluate.notepad import ask_notepad
 from ttt_training.evaluate.progress import Progress, beside
 from ttt_training.evaluate.saved_state import SavedStates
+from ttt_training.evaluate.shared_prefix import sharing
 from ttt_training.evaluate.subjects import NAMES, Subject, subjects
 from ttt_training.evaluate.targets import answering_targets, drift_targets, specificity_targets, targets
 from ttt_training.evaluate.weights_file import WeightsFile, load_weights
@@ -33,7 +34,10 @@ def compare(options: Namespace, arguments: list[str]) -> dict[str, Any]:
     if not wanted:
         raise InvalidInputError("Nothing to compare.", fix="Give --compare at least one name.")
     weights, controls = _trained(options, model)
-    named = {name: subjects(name, model, weights=weights, controls=controls, rates=options.rates) for name in wanted}
+    named = {
+        name: [sharing(one) for one in subjects(name, model, weights=weights, controls=controls, rates=options.rates)]
+        for name in wanted
+    }
     texts = books(options.data, model.tokenizer, documents=options.documents, tokens=options.tokens)
     result = _head("compare", model, options, arguments)
     progress = Progress(beside(options.json), positions.cost(named, len(texts), options.tokens))
@@ -50,7 +54,7 @@ def specificity(options: Namespace, arguments: list[str]) -> dict[str, Any]:
     texts = books(options.data, model.tokenizer, documents=options.documents, tokens=longest)
     result = _head("specificity", model, options, arguments) | _of(subject)
     states, progress = _states(options), Progress(beside(options.json), len(texts))
-    result |= specific.specificity(subject, texts, options.tokens, progress, states)
+    result |= specific.specificity(sharing(subject), texts, options.tokens, progress, states)
     states.clear()
     return result | {"targets": [target.to_dict() for target in specificity_targets(result["intervals"])]}
 
@@ -82,7 +86,7 @@ def drift(options: Namespace, arguments: list[str]) -> dict[str, Any]:
     states, progress = _states(options), Progress(beside(options.json), cost)
     result = _head("drift", model, options, arguments) | _of(subject)
     result |= drifting.drift(
-        subject,
+        sharing(subject),
         read,
         unread,
         stops=stops,
