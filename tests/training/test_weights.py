@@ -67,6 +67,12 @@ def test_parameters_that_did_not_change_are_not_in_the_file(tmp_path):
     assert not any("w0_down" in key for key in file.tensors())
 
 
+def test_who_may_read_the_file_is_what_the_user_set(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert shipped(tmp_path / "t.safetensors").path.stat().st_mode == plain.stat().st_mode
+
+
 def test_a_memory_opens_with_the_file_and_its_fingerprint_covers_w0(tmp_path):
     one = shipped(tmp_path / "one.safetensors").path
     two = shipped(tmp_path / "two.safetensors", trained(seed=1)).path

@@ -83,7 +83,10 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask gives; safetensors would leave it to its owner alone
         save_file(tensors, partial, metadata=metadata)
+        partial.chmod(mode)
         initialised(base, read_initialisation(partial))
         partial.replace(out)
     finally:
