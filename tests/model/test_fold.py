@@ -50,13 +50,16 @@ def test_segments_are_the_document_in_order_with_the_right_context(size: int, be
     assert all(len(s.tokens) == LLAMA.segment_tokens for s in cut[:-1])
 
 
-def test_reading_is_the_sequence_loss_that_training_trains() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.2])
+def test_reading_is_the_sequence_loss_that_training_trains(decay: float) -> None:
     """Tails and the start token included: losses, gradient norms and final weights of the differentiable twin."""
-    net = network(dtype=torch.float64, inner=InnerConfig(mini_batch=16, rate=0.7))
+    net = network(dtype=torch.float64, inner=InnerConfig(mini_batch=16, rate=0.7, decay=decay))
     model, tokens = loaded(net), ids(40)
+    before = model.initial_state().digest()
     state, steps = drain(read(model, model.initial_state(), Segment(NONE, tokens)))
     targets = torch.from_numpy(tokens).long()
     inputs = torch.cat((torch.tensor([LLAMA.start_token]), targets[:-1]))
+    assert model.initial_state().digest() == before
     twin = sequence_loss(net.requires_grad_(True), inputs, targets)
     assert [s.tokens for s in steps] == [16, 16, 8]
     assert np.allclose([s.loss for s in steps], twin.chunk_losses.detach(), atol=1e-6)

@@ -16,12 +16,14 @@ from ttt_training.exporting import export_run
 from ttt_training.planning import plan
 from ttt_training.recipes import RECIPES, Changes, Phase, Recipe, changed, recipe
 from ttt_training.recipes.paper import SIZES
+from ttt_training.recipes.retrofit import DECAY
 from ttt_training.running import open_data, run
 from ttt_training.weights import load_trained
 
 from ttt_memory import CompressedMemory
 from ttt_memory.errors import MissingExtraError, ModelMismatchError, NotFoundError
 from ttt_memory.model.config import ModelConfig
+from ttt_memory.model.initialisation import read_initialisation
 from ttt_memory.model.registry import load_model
 from ttt_memory.model.tiny import CONFIG, tiny
 from ttt_memory.model.transformer import Transformer
@@ -113,7 +115,8 @@ def test_options_change_a_recipe():
             changed(base, wrong)
     with pytest.raises(TrainingConfigError, match="retrofit"):
         recipe("764m")
-    assert recipe("retrofit", base="tiny", config=CONFIG).phases[0].config == CONFIG
+    as_read = replace(CONFIG, inner=replace(CONFIG.inner, decay=DECAY))  # decision 13
+    assert recipe("retrofit", base="tiny", config=CONFIG).phases[0].config == as_read
 
 
 def test_every_recipe_can_be_planned():
@@ -164,6 +167,14 @@ def test_text_to_memory(tmp_path, capsys):
     assert "not stated" not in card
     assert str(tmp_path) not in card
     assert main(["card", str(file), "--evaluation", str(data)]) == 1
+    decaying = tmp_path / "decaying.safetensors"
+    assert main(["export", str(out), "--out", str(decaying), "--name", "tiny-ttt", "--decay", "0.02"]) == 0
+    one, other = read_initialisation(file), read_initialisation(decaying)
+    assert (one.config.inner.decay, other.config.inner.decay) == (0.0, 0.02)
+    assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
+    assert "decay to W0 0.02, trained with 0)" in decaying.with_suffix(".md").read_text()
+    assert main(["export", str(out), "--out", str(decaying), "--name", "tiny-ttt", "--decay", "-1"]) == 1
+    assert read_initialisation(decaying).config.inner.decay == 0.02
     assert load_trained(plain).keys() == load_trained(out / "tiny" / "final.safetensors").keys()
     with CompressedMemory.open(f"sqlite:///{tmp_path}/m.db", model=file, embedder="hash") as memory:
         receipt = memory.ingest(text[:2000])
@@ -213,6 +224,7 @@ def test_what_cannot_work_stops_before_work(tmp_path, capsys, monkeypatch):
     assert main(["run", "tiny", *common, "--mini-batch", "0"]) == 1
     assert main(["plan", "tiny", "--mini-batch", "0"]) == 1
     assert main(["plan", "tiny", "--window", "1"]) == 1  # not more than the sinks
+    assert main(["plan", "retrofit", "--base", "tiny", "--decay", "1"]) == 1
     assert not (tmp_path / "run" / "tiny").exists()
     with pytest.raises(TrainingConfigError):
         export_run(tmp_path, tmp_path / "x.safetensors", name="x")

@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    exported = export_run(options.run, options.out, name=options.name, plain=options.plain)
+    exported = export_run(options.run, options.out, name=options.name, plain=options.plain, decay=options.decay)
     made, size = exported.initialisation, options.out.stat().st_size
     _out(f"{options.out}: {made.name} on {made.base}, {size / 1e6:.1f} MB, SHA-256 {made.sha256}")
     _out(f"rounding to int8 changed {100 * exported.error:.2f} % (L2) of what was learned")

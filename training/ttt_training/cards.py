@@ -39,7 +39,8 @@ def card(
         "Licence": about.get("licence", NOT_STATED),
         "Size": f"{made.path.stat().st_size / 1e6:.1f} MB, SHA-256 `{made.sha256}`",
         "Dynamic MLPs": f"{config.dynamic_layers} of {config.layers} blocks, {config.dynamic_mlp} wide; window "
-        f"{config.window or 'full'}, a write every {config.inner.mini_batch} tokens ({config.inner.rule})",
+        f"{config.window or 'full'}, a write every {config.inner.mini_batch} tokens "
+        f"({config.inner.rule}, {_decay(made)})",
         "Data": f"{data or NOT_STATED}{_files(run.get('files', []), texts)}",
         "Command": f"`{run['command']}`" if "command" in run else NOT_STATED,
         "Outer steps": f"{_count(about.get('steps'))}, {_count(about.get('tokens'))} tokens; recipe "
@@ -70,6 +71,12 @@ def _changed(made: Initialisation) -> list[str]:
     }
     kinds["static matrices"] = found - set().union(*kinds.values())
     return [kind for kind, names in kinds.items() if names]
+
+
+def _decay(made: Initialisation) -> str:
+    read = made.config.inner.decay
+    trained = made.training.get("inner", {}).get("decay", read)
+    return f"decay to W0 {read:g}" + (f", trained with {trained:g}" if trained != read else "")
 
 
 def _files(files: Sequence[str], texts: Mapping[str, Any]) -> str:

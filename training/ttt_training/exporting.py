@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -24,7 +24,15 @@ class Exported:
     error: float
 
 
-def export_run(out: Path, file: Path, *, name: str, plain: Path | None = None, licence: str = "Apache-2.0") -> Exported:
+def export_run(
+    out: Path,
+    file: Path,
+    *,
+    name: str,
+    plain: Path | None = None,
+    decay: float | None = None,
+    licence: str = "Apache-2.0",
+) -> Exported:
     """A finished run as a learned initialisation, with what `run.json` says of it.
 
     Args:
@@ -32,9 +40,11 @@ def export_run(out: Path, file: Path, *, name: str, plain: Path | None = None, l
         file: what is written.
         name: what a model with it is called.
         plain: also write the parameters as they come back out of the file, for `ttt_training.evaluate --weights`.
+        decay: of the writes that a memory makes with these weights; None is what they were trained with.
         licence: of the weights.
 
-    Raises TrainingConfigError if the run is not done or did not start from a base model.
+    Raises TrainingConfigError if the run is not done or did not start from a base model, ModelFormatError for a decay
+    outside 0..1.
     """
     record = read_note(out)
     if not record["base"]:
@@ -45,6 +55,8 @@ def export_run(out: Path, file: Path, *, name: str, plain: Path | None = None, l
     (done,) = record["done"].values()
     base = load_model(record["base"])
     config = type(base.config).from_dict(phase["config"])
+    if decay is not None:
+        config = replace(config, inner=replace(config.inner, decay=decay))
     training = {
         "recipe": record["recipe"],
         "licence": licence,
@@ -52,6 +64,7 @@ def export_run(out: Path, file: Path, *, name: str, plain: Path | None = None, l
         "seconds": round(logged_seconds(out / phase["name"]), 1),  # `done` misses what a killed process spent
         **{key: record[key] for key in ("date", "data", "machine", "about")},
         "settings": phase["training"],
+        "inner": phase["config"]["inner"],
     }
     # A local base is not named by its path, which would mean nothing elsewhere.
     known = record["base"] if not Path(record["base"]).exists() else base.name

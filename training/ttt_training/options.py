@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     exporting.add_argument("run", type=Path, help="folder of the run")
     exporting.add_argument("--out", type=Path, required=True, help="the file, NAME.safetensors")
     exporting.add_argument("--name", required=True, help="what a model with it is called")
+    exporting.add_argument("--decay", type=float, help="read with this decay (default: the one it was trained with)")
     exporting.add_argument("--plain", type=Path, help="also write the rounded parameters for `evaluate --weights`")
     carding = verbs.add_parser("card", help="the model card of an exported file, with evaluations made since")
     carding.add_argument("file", type=Path, help="NAME.safetensors")

@@ -73,6 +73,8 @@ class ModelConfig:
             raise ModelFormatError(f"full_attention_every={self.full_attention_every} is below 0.")
         if self.window is not None and self.window <= self.sinks:
             raise ModelFormatError(f"The window ({self.window}) must be larger than the sinks ({self.sinks}).")
+        if not 0 <= self.inner.decay < 1:
+            raise ModelFormatError(f"The inner decay ({self.inner.decay}) must be at least 0 and less than 1.")
 
     @property
     def prefix_layers(self) -> int:

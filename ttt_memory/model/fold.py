@@ -182,7 +182,7 @@ class _Learner:
         self._impl = "in_place" if _on_cpu(model.net) else "triton_in_place"
         self._rates = model.net.inner_rates.detach()
         self._masters = _fused(state)
-        self._anchors = _fused(model.initial_state()) if self._config.decay else None
+        self._anchors = _w0(model.net) if self._config.decay else None
         dtype = model.net.dtype
         with torch.no_grad():
             copies = [master.detach() if master.dtype == dtype else master.to(dtype) for master in self._masters]
@@ -220,6 +220,12 @@ class _Learner:
             up=tuple(up for _, up in halves),
             down=tuple(self._masters[1::2]),
         )
+
+
+def _w0(net: Transformer) -> list[Tensor]:
+    """W0 in the order of `_fused`: the network's own tensors, copied only where they are not fp32."""
+    blocks = net.layers()[net.config.prefix_layers :]
+    return [tensor.detach().float() for block in blocks for tensor in (block.w0_gate_up, block.w0_down)]
 
 
 def _fused(state: FastWeights) -> list[Tensor]:
