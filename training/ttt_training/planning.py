@@ -80,8 +80,8 @@ def lines(phase: Phase, numbers: Plan) -> list[str]:
     window = "full attention" if config.window is None else f"window {config.window:,}"
     if config.full_attention_every:
         window += f" and full attention in every {config.full_attention_every}th block"
-    mode = f"a write every {config.inner.mini_batch:,} tokens, decay {config.inner.decay:g}"
-    mode = "without writes" if training.inner == "none" else mode
+    writes = f"a write every {config.inner.mini_batch:,} tokens, decay {config.inner.decay:g}"
+    mode = "without writes" if training.inner == "none" else writes
     parts = [
         f"{phase.name}: {training.steps:,} steps of {training.batch} x {phase.length:,} tokens "
         f"= {numbers.tokens / 1e6:,.1f}M tokens; {100 * phase.memory_share:.0f} % memory-shaped",
