@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from golden import Case, cases, folder, to_ours
 from outer import LLAMA, MIXED, PAPER, naive_gradient, network, segment, worst
 from ttt_training.adjoint import Recall, outer_gradient
 from ttt_training.passes import steps_of
-from ttt_training.spacing import kept_bytes, spacing
+from ttt_training.pullback import copies, leaves, read_block
+from ttt_training.spacing import graph_bytes, kept_bytes, kept_graphs, spacing
 
 from ttt_memory.errors import InvalidInputError
 from ttt_memory.model.config import InnerConfig
@@ -122,6 +124,55 @@ def test_kept_states_fit_the_memory_they_are_given() -> None:
     assert all(needs[every] > middle for every in range(1, chosen))
     wide, narrow = (outer_gradient(net, MIXED, parameters=names, memory=memory) for memory in (math.inf, tight))
     assert worst(narrow.grads, wide.grads) < 1e-12
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_kept_graphs_give_the_same_bits_and_read_no_block_twice(writes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, calls, plain = network(), [], Transformer.suffix
+
+    def counted(self: Transformer, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Transformer, "suffix", counted)
+    steps = steps_of(MIXED, net.config, writes=writes)
+    steps[-1] = replace(steps[-1], share=None)  # nobody reads the last write
+    unwritten = {index for index, step in enumerate(steps) if step.share is None}
+    assert kept_graphs(net, steps, memory=math.inf) == unwritten
+    states, graph = kept_bytes(net, steps, 1), graph_bytes(net, net.config.inner.mini_batch)
+    assert kept_graphs(net, steps, memory=states) == set()
+    some = kept_graphs(net, steps, memory=states + 2 * graph)
+    assert 2 <= len(some) < len(unwritten) or some == unwritten
+    assert max(some) == len(steps) - 1
+    results, counts = [], []
+    for memory in (states, states + 2 * graph, math.inf):
+        calls.clear()
+        results.append(outer_gradient(net, MIXED, parameters=everything(net), writes=writes, memory=memory))
+        counts.append(len(calls))
+    for other in results[1:]:
+        assert other.loss == results[0].loss
+        assert all(torch.equal(grad, results[0].grads[name]) for name, grad in other.grads.items())
+    assert [counts[0] - count for count in counts] == [0, len(some), len(unwritten)]
+
+
+def test_a_graph_takes_no_more_than_reckoned() -> None:
+    wide = {"hidden": 96, "heads": 6, "head_dim": 16, "mlp": 256, "dynamic_mlp": 256, "window": 64}
+    net = network(dtype=torch.float32, **wide).requires_grad_(False)
+    weights = copies([p for name, p in net.named_parameters() if "w0_" in name], net.dtype)
+    before = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *weights)}
+    x, cache, sizes = torch.randn(1, 64, 96), net.empty_cache().suffix, {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in before:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    cache = read_block(net, leaves(x, weights, cache, kv_grad=False, want_x=False), {}).left.detach()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        graph = read_block(net, leaves(x, weights, cache, kv_grad=True, want_x=False), {})
+    assert graph.hidden.requires_grad
+    assert sum(sizes.values()) <= graph_bytes(net, 64) <= 2 * sum(sizes.values())
 
 
 @pytest.mark.skipif(not cases(), reason=f"no golden files in {folder()}; TTT_GOLDEN_DIR names another folder")

@@ -3,7 +3,8 @@
 Forward, the fold reads a sequence as the product does, without an outer graph, and keeps the fast weights and the
 suffix's keys and values before every k-th block. Backward, block by block, the graph of one block is built again and
 the cotangents of the fast weights and of the cached keys and values are pulled through it (`pullback.py`). So memory is
-what is kept, plus the graph of one block, whatever the text's length.
+what is kept, plus the graph of one block, whatever the text's length. Blocks that nothing is written from (a control's
+are all such) keep their graphs from the way forward, as many as the memory given has room for.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from ttt_training.kept_prefix import KeptPrefix
 from ttt_training.outcome import OuterGradient, Recall
 from ttt_training.passes import steps_of
 from ttt_training.prefix import Prefix, add_to
-from ttt_training.pullback import CacheCotangent, copies, paired, pull_block
+from ttt_training.pullback import BlockGraph, CacheCotangent, Leaves, copies, leaves, paired, pull_block, read_block
 from ttt_training.sharding import whole
-from ttt_training.spacing import spacing
+from ttt_training.spacing import kept_graphs, spacing
 from ttt_training.writing import finite, pull_write, written
 
 __all__ = ["OuterGradient", "Recall", "outer_gradient"]
@@ -59,7 +60,8 @@ def outer_gradient(
         writes: False reads everything under W0: the control, and models without dynamic MLPs.
         kv_grad: False holds the suffix's cached keys and values constant, which is cheaper and biased.
         every: blocks between kept states. Larger saves memory and costs one more forward and inner gradient per block.
-        memory: bytes that kept states may take; `every` is raised until they do, as far as that helps.
+        memory: bytes that kept states may take; `every` is raised until they do, as far as that helps. What is
+            left holds graphs of blocks without a write, which then are not built twice.
         rate_scale: multiplies the inner rates (their warm-up).
         recall: an extra loss after the last write.
         method: how the second-order term is computed; see `pullback.pull_block`. "auto": "tangent" on a CPU.
@@ -103,12 +105,13 @@ def outer_gradient(
 
 @dataclass
 class _State:
-    """Before one block: masters, cache; and the inner gradient and its norm that the block wrote with."""
+    """Before one block: masters, cache; the inner gradient and its norm that the block wrote with, or its graph."""
 
     masters: list[Tensor]
     cache: Cache
     inner: list[Tensor] | None = None
     norm: float = 0.0
+    graph: BlockGraph | None = None
 
 
 class _Adjoint:
@@ -141,6 +144,7 @@ class _Adjoint:
         last = max((i for i, step in enumerate(self.steps) if step.targets is not None), default=-1)
         self.steps = [replace(s, share=None) if i >= last else s for i, s in enumerate(self.steps)]
         self.every = spacing(net, self.steps, every=every, memory=memory)
+        self.graphs = kept_graphs(net, self.steps, memory=memory) if self.every == 1 else set()
         self.recall = recall
         self.rates, self.rate_scale = net.inner_rates.detach() * rate_scale, rate_scale
         suffix = [f"blocks.{index}." for index in range(config.prefix_layers, config.layers)]
@@ -213,6 +217,9 @@ class _Adjoint:
         net, step = self.net, self.steps[index]
         writes = step.share is not None
         weights = self._copies(state.masters)
+        if index in self.graphs:
+            state.graph = read_block(net, self._leaves(index, state), self.late)
+            return state.masters, state.graph.left.detach()
         with torch.set_grad_enabled(writes):
             hidden, cache = net.suffix(self.x[index], paired(weights), state.cache, impl=fast_impl(net))
             if not writes:
@@ -231,6 +238,10 @@ class _Adjoint:
         if self._copied is None or self._copied[0] is not masters:
             self._copied = masters, copies(masters, self.net.dtype)
         return self._copied[1]
+
+    def _leaves(self, index: int, state: _State) -> Leaves:
+        weights = self._copies(state.masters)
+        return leaves(self.x[index], weights, state.cache, kv_grad=self.kv_grad, want_x=self.prefix.trained)
 
     def _backward(self, kept: dict[int, _State]) -> None:
         cot: list[Tensor] | None = None
@@ -281,9 +292,8 @@ class _Adjoint:
         if step.targets is None and after is None:
             return cot, None, None
         pulled = pull_block(
-            net, step, self.x[index], self._copies(state.masters), state.cache,
-            inner=inner, after=after, parameters=self.late, kv_grad=self.kv_grad,
-            want_x=self.prefix.trained, method=self.method,
+            net, step, state.graph.leaves if state.graph is not None else self._leaves(index, state),
+            inner=inner, after=after, parameters=self.late, method=self.method, read=state.graph,
         )  # fmt: skip
         if step.share is None:
             self.losses[index] = pulled.loss

@@ -81,6 +81,9 @@ def lines(phase: Phase, numbers: Plan) -> list[str]:
     if config.full_attention_every:
         window += f" and full attention in every {config.full_attention_every}th block"
     writes = f"a write every {config.inner.mini_batch:,} tokens, decay {config.inner.decay:g}"
+    graphs = "the graph of one mini-batch"
+    if training.inner == "none" and config.dynamic_layers:
+        graphs = f"graphs of mini-batches in what is left of {training.memory_gb:g} GB"
     mode = "without writes" if training.inner == "none" else writes
     parts = [
         f"{phase.name}: {training.steps:,} steps of {training.batch} x {phase.length:,} tokens "
@@ -88,7 +91,7 @@ def lines(phase: Phase, numbers: Plan) -> list[str]:
         f"  model       {config.layers} blocks, {config.dynamic_layers} of them dynamic, {window}, {mode}",
         f"  parameters  {numbers.parameters / 1e6:,.1f}M, {numbers.trained / 1e6:,.1f}M trained ({training.train})",
         f"  memory      {numbers.weight_bytes / 1e9:,.2f} GB weights, masters and moments, "
-        f"{numbers.kept_bytes / 1e9:,.2f} GB kept for a sequence, and the graph of one mini-batch",
+        f"{numbers.kept_bytes / 1e9:,.2f} GB kept for a sequence, and {graphs}",
         f"  learning    AdamW, rate {training.lr:g} to {training.floor:g}, seed {training.seed}",
     ]
     if numbers.tokens_per_second:

@@ -30,6 +30,22 @@ CacheCotangent = list[Tensor | None]
 """In the order of `cache_tensors`; None where nothing later depends on the entry."""
 
 
+class Leaves(NamedTuple):
+    """What a block is given, as leaves of a graph: [1, n, D] of input, fast weights as computed with, cache before."""
+
+    x: Tensor
+    weights: Sequence[Tensor]
+    cache: Cache
+
+
+class BlockGraph(NamedTuple):
+    """A block that was read with a graph: its leaves, [1, n, D] of the final norm, cache after."""
+
+    leaves: Leaves
+    hidden: Tensor
+    left: Cache
+
+
 class Pulled(NamedTuple):
     """Cotangents of a block's inputs.
 
@@ -81,50 +97,64 @@ def tracked(parameters: Mapping[str, Tensor]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
+def leaves(x: Tensor, weights: Sequence[Tensor], cache: Cache, *, kv_grad: bool, want_x: bool) -> Leaves:
+    """Leaves of one block.
+
+    Args:
+        x: [1, n, D], the suffix's input.
+        weights: leaves that the block computes with (`copies`).
+        cache: before the block.
+        kv_grad: differentiate with respect to the cache too.
+        want_x: and with respect to `x`.
+    """
+    entries = [tensor.detach().requires_grad_(kv_grad) for tensor in cache_tensors(cache)]
+    return Leaves(x.detach().requires_grad_(want_x), weights, cache_of(cache.length, entries))
+
+
+def read_block(net: Transformer, given: Leaves, parameters: Mapping[str, Tensor]) -> BlockGraph:
+    """Reads a block that nothing is written from, with its graph."""
+    with tracked(parameters), torch.enable_grad():
+        hidden, left = net.suffix(given.x, paired(given.weights), given.cache, impl=fast_impl(net))
+    return BlockGraph(given, hidden, left)
+
+
 def pull_block(
     net: Transformer,
     step: Step,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    cache: Cache,
+    given: Leaves,
     *,
     inner: Sequence[Tensor] | None,
     after: CacheCotangent | None,
     parameters: Mapping[str, Tensor],
-    kv_grad: bool,
-    want_x: bool,
     method: str,
+    read: BlockGraph | None = None,
 ) -> Pulled:
     """Adjoint of one block of the suffix.
 
     Args:
         net: the network; no parameter requires a gradient.
         step: tokens and loss weight.
-        x: [1, n, D], the suffix's input.
-        weights: leaves that the block computes with (`copies`).
-        cache: before the block.
+        given: the block's leaves.
         inner: cotangent of the inner gradient, one tensor per weight; None: no write, or a first-order one.
         after: cotangent of the cache after the block; None: nothing later depends on it.
         parameters: of the suffix, to be differentiated.
-        kv_grad: differentiate with respect to the cache too.
-        want_x: give the cotangent of `x`.
         method: for `inner`: "reverse" differentiates the inner gradient, "tangent" the loss's derivative along `inner`,
             which is the same by symmetry of second derivatives and about a third cheaper.
+        read: the block's graph, where it was kept; only without `inner`.
     """
-    entries = [tensor.detach().requires_grad_(kv_grad) for tensor in cache_tensors(cache)]
-    start = x.detach().requires_grad_(want_x)
-    scalar = _Scalar()
+    x, weights, cache = given
+    entries, scalar = cache_tensors(cache), _Scalar()
+    if inner is None and read is None:
+        read = read_block(net, given, parameters)
     with tracked(parameters), torch.enable_grad():
-        before = cache_of(cache.length, entries)
         loss = None
         if inner is not None and method == "tangent":
             assert step.targets is not None
             along = paired([tensor.to(net.dtype) for tensor in inner])
-            loss, slope, left = loss_and_derivative(net, start, paired(weights), along, before, step.targets)
+            loss, slope, left = loss_and_derivative(net, x, paired(weights), along, cache, step.targets)
             scalar.add(slope, torch.ones_like(slope))
         else:
-            impl = fast_impl(net) if inner is None else _twice(net)
-            hidden, left = net.suffix(start, paired(weights), before, impl=impl)
+            hidden, left = read[1:] if read else net.suffix(x, paired(weights), cache, impl=_twice(net))
             if step.targets is not None:
                 trained = any(name in parameters for name in ("embedding", "head"))
                 loss = net.nll(hidden[0], step.targets, impl=_twice(net) if trained else fast_loss(net)).mean()
@@ -137,15 +167,16 @@ def pull_block(
         for tensor, cached_cot in zip(cache_tensors(left), after or [], strict=after is not None):
             if cached_cot is not None and tensor.requires_grad:
                 scalar.add(tensor, cached_cot)
-        inputs = [*weights, *entries * kv_grad, *[start] * want_x, *parameters.values()]
-        pulled = scalar.gradient(inputs)
-    here, rest = pulled[: len(weights)], pulled[len(weights) :]
-    cached, rest = (rest[: len(entries)], rest[len(entries) :]) if kv_grad else (None, rest)
-    d_x, rest = (rest[0], rest[1:]) if want_x else (None, rest)
+        asked = [*weights, *entries, x, *parameters.values()]
+        found = iter(scalar.gradient([tensor for tensor in asked if tensor.requires_grad]))
+        pulled = [next(found) if tensor.requires_grad else None for tensor in asked]
+    here, pulled = pulled[: len(weights)], pulled[len(weights) :]
+    cached, (d_x, *rest) = pulled[: len(entries)], pulled[len(entries) :]
+    kept = any(tensor.requires_grad for tensor in entries) and not step.opens
     return Pulled(
         loss=float("nan") if loss is None else float(loss.detach()),
         weights=here,
-        cache=None if step.opens else cached,
+        cache=cached if kept else None,
         x=d_x,
         parameters=dict(zip(parameters, rest, strict=True)),
     )

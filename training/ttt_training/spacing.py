@@ -1,4 +1,4 @@
-"""How far apart kept states may stand, so that they fit into a given memory."""
+"""What the adjoint may keep between blocks, so that it fits into a given memory."""
 
 from __future__ import annotations
 
@@ -37,3 +37,26 @@ def kept_bytes(net: Transformer, steps: Sequence[Step], every: int) -> int:
     group = max((sum(writes[first : first + every]) for first in kept), default=0)
     together = sum(writes) * gradient if every == 1 else group * (state + gradient) + every * cache
     return versions * state + len(kept) * cache + together
+
+
+def kept_graphs(net: Transformer, steps: Sequence[Step], *, memory: float) -> set[int]:
+    """Blocks without a write whose graphs have room beside the states of every block: the last, which go first."""
+    room = memory - kept_bytes(net, steps, 1)
+    kept: set[int] = set()
+    for index in reversed(range(len(steps))):
+        if steps[index].share is None:
+            room -= graph_bytes(net, len(steps[index].inputs))
+            if room < 0:
+                break
+            kept.add(index)
+    return kept
+
+
+def graph_bytes(net: Transformer, tokens: int) -> int:
+    """Bytes that one block of the suffix saves for its way back; somewhat more than measured on a CPU."""
+    config, size = net.config, net.embedding.element_size()
+    seen = tokens if config.window is None else tokens + config.window + config.sinks
+    products = (4 * (config.mlp + config.dynamic_mlp) + 6 * config.hidden) * size
+    norms = 4 * config.hidden * max(4, size)
+    keys = 6 * config.kv_heads * config.head_dim * size  # and values: cached, joined, rotated
+    return config.dynamic_layers * (tokens * (products + norms) + seen * keys)
