@@ -61,7 +61,7 @@ class TrainConfig:
         order: 1 leaves the second-order term out.
         kv_grad: gradients through the suffix's cached keys and values.
         every, memory_gb: blocks between kept states, and what these may take before they are spaced further apart;
-            graphs of blocks without a write go into what is left (`adjoint.outer_gradient`). Neither changes the result.
+            graphs of blocks without a write go into the rest (`adjoint.outer_gradient`). Neither changes the result.
         lr, floor: peak and last learning rate.
         rate_lr, rate_floor: the same for the inner rates.
         warm_up: share of the steps in which the learning rates rise.

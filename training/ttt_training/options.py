@@ -11,7 +11,18 @@ from ttt_training.recipes import Changes
 from ttt_training.recipes.retrofit import DEFAULT_BASE
 from ttt_training.trained import CHOICES
 
-_TRAINING = ("lr", "floor", "rate_lr", "rate_floor", "train", "order", "every", "seed", "checkpoint_minutes")
+_TRAINING = (
+    "lr",
+    "floor",
+    "rate_lr",
+    "rate_floor",
+    "train",
+    "order",
+    "every",
+    "memory_gb",
+    "seed",
+    "checkpoint_minutes",
+)
 _MODEL = ("window", "dynamic_layers", "dynamic_mlp")
 _INNER = ("rule", "mini_batch", "decay", "rate")
 
@@ -87,6 +98,7 @@ def _changes(one: argparse.ArgumentParser) -> None:
     one.add_argument("--train", choices=CHOICES, help="what is trained")
     one.add_argument("--order", type=int, choices=(1, 2), help="1 leaves the second-order term out")
     one.add_argument("--every", type=int, help="mini-batches between kept states; more saves memory")
+    one.add_argument("--memory-gb", type=float, help="what is kept of a sequence may take; more is faster (default: 4)")
     one.add_argument("--recall", type=float, metavar="WEIGHT", help="weight of the recall term (default: none)")
     one.add_argument("--seed", type=int)
     one.add_argument("--checkpoint-minutes", type=float)
