@@ -142,8 +142,7 @@ def test_kept_graphs_give_the_same_bits_and_read_no_block_twice(writes: bool, mo
     states, graph = kept_bytes(net, steps, 1), graph_bytes(net, net.config.inner.mini_batch)
     assert kept_graphs(net, steps, memory=states) == set()
     some = kept_graphs(net, steps, memory=states + 2 * graph)
-    assert 2 <= len(some) < len(unwritten) or some == unwritten
-    assert max(some) == len(steps) - 1
+    assert some == set(sorted(unwritten)[-2:])  # the first to be pulled through
     results, counts = [], []
     for memory in (states, states + 2 * graph, math.inf):
         calls.clear()

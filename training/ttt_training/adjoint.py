@@ -215,11 +215,11 @@ class _Adjoint:
     def _advance(self, index: int, state: _State) -> tuple[list[Tensor], Cache]:
         """Reads block `index` as the fold does and writes it; fills in the state's inner gradient and the loss."""
         net, step = self.net, self.steps[index]
-        writes = step.share is not None
-        weights = self._copies(state.masters)
         if index in self.graphs:
             state.graph = read_block(net, self._leaves(index, state), self.late)
             return state.masters, state.graph.left.detach()
+        writes = step.share is not None
+        weights = self._copies(state.masters)
         with torch.set_grad_enabled(writes):
             hidden, cache = net.suffix(self.x[index], paired(weights), state.cache, impl=fast_impl(net))
             if not writes:
