@@ -31,7 +31,7 @@ $(MODELS): $(VENV)/.installed requirements/models.txt
 demo: setup  ## the main job on real input: ingest, ask, snapshot, restore, fork, forget, verify
 	@$(BIN)/python examples/demo.py
 
-test: setup  ## the tests (8 minutes on 2 cores, 13 where they have no bf16)
+test: setup  ## the tests (8 minutes on 2 cores, 12 where they have no bf16)
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: setup  ## with the long ones (under 75 minutes)

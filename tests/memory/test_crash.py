@@ -1,6 +1,7 @@
 """SIGKILL at random moments of ingest, forget and restore: what was promised is there, nothing is half done."""
 
 import json
+import multiprocessing
 import random
 import signal
 import subprocess
@@ -10,26 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.memory import worker
 from tests.memory.helpers import digest, open_tiny, text
 from ttt_memory import CompressedMemory
 
-WORKER = Path(__file__).with_name("worker.py")
+# A worker is a process of its own, but what it imports is loaded once: starting thirty took longer than all they do.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([worker.__name__])
 
 
 def run_and_kill(url: str, journal: Path, seed: int, delay: float, model: str) -> None:
     """Start a worker, let it open, kill it after `delay` seconds."""
     lines = len(journal.read_text().splitlines()) if journal.exists() else 0
-    command = [sys.executable, str(WORKER), url, str(journal), str(seed), model]
-    process = subprocess.Popen(command, cwd=WORKER.parents[2], stderr=subprocess.PIPE)
+    process = PROCESSES.Process(target=worker.main, args=(url, str(journal), seed, model), daemon=True)
+    process.start()
     deadline = time.monotonic() + 240
     while not journal.exists() or len(journal.read_text().splitlines()) <= lines:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.is_alive(), "the worker ended by itself; what it wrote to stderr says why"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def expected(journal: Path):

@@ -52,6 +52,7 @@ def test_writes_lower_the_loss_of_books_too(smollm2_available, data_dir):
     assert np.mean(gains) >= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.smollm2
 @pytest.mark.timeout(600)
 def test_writes_lower_the_loss_of_what_follows_from_a_learned_w0_too(smollm2):

@@ -6,12 +6,9 @@ Every promise (a receipt, a forget report, a restore) is one JSON line, flushed 
 import json
 import os
 import random
-import sys
 
-from ttt_memory import CompressedMemory
-
-sys.path.insert(0, str(__import__("pathlib").Path(__file__).parents[2]))
 from tests.memory.helpers import text
+from ttt_memory import CompressedMemory
 
 
 def main(url: str, journal: str, seed: int, model: str) -> None:
@@ -49,7 +46,3 @@ def main(url: str, journal: str, seed: int, model: str) -> None:
                 promise(will="ingest", number=number)
                 receipt = memory.ingest(body)
                 promise(did="ingest", number=number, id=receipt.document_id)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
