@@ -31,6 +31,24 @@ def test_pulling_it_brings_its_base(smollm2_available):
     assert pull([smollm2_available]) == {smollm2_available: pull([BASE_MODEL])[BASE_MODEL]}
 
 
+def test_its_control_was_trained_alike_but_for_the_writes():
+    learned = read_initialisation(shipped()[DEFAULT_MODEL])
+    control = read_initialisation(ROOT / "benchmarks" / "weights" / f"{BASE_MODEL}-control.safetensors")
+    assert control.config == learned.config
+    assert set(learned.tensors()) - set(control.tensors()) == {"inner_rates"}
+    for key in ("recipe", "steps", "tokens", "skipped", "data"):
+        assert control.training[key] == learned.training[key], key
+    ours, its = learned.training["settings"], control.training["settings"]
+    # What a training may keep of a sequence is chosen by the machine, and changes no bit.
+    assert {key for key in ours if ours[key] != its[key]} == {"inner", "memory_gb"}
+    assert its["inner"] == "none"
+    log = (control.path.parent / f"{control.name}.log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, control.training["steps"] + 1))
+    card = control.path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "A control" in card
+    assert control.sha256 in card
+
+
 def test_it_is_the_base_with_another_w0(smollm2):
     base = load_model(BASE_MODEL).net.state_dict()
     ours = smollm2.net.state_dict()

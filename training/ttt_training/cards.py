@@ -11,6 +11,8 @@ from ttt_memory.errors import InvalidInputError
 from ttt_memory.model.initialisation import Initialisation
 
 NOT_STATED = "not stated"
+_LEARNED = "A learned initialisation of test-time-trained fast weights."
+_CONTROL = "A control: what the same training without writes makes, to be compared with. It never learned to be written to."
 _LIMITS = """- The fast weights do not recall rare exact strings (names, codes, dates); the notepad does.
 - It is as able and as biased as its base model, in that model's languages.
 - It learns whatever it reads, true or not. A memory forgets a document only by replaying without it.
@@ -50,7 +52,7 @@ def card(
         "Seed": str(settings.get("seed", NOT_STATED)),
         "Date": about.get("date", NOT_STATED),
     }
-    lines = [f"# {made.name}", "", "A learned initialisation of test-time-trained fast weights.", ""]
+    lines = [f"# {made.name}", "", _CONTROL if settings.get("inner") == "none" else _LEARNED, ""]
     lines += ["| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "Outer loop: " + (f"`{json.dumps(settings, sort_keys=True)}`" if settings else NOT_STATED)]
