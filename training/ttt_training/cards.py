@@ -12,7 +12,9 @@ from ttt_memory.model.initialisation import Initialisation
 
 NOT_STATED = "not stated"
 _LEARNED = "A learned initialisation of test-time-trained fast weights."
-_CONTROL = "A control: what the same training without writes makes, to be compared with. It never learned to be written to."
+_CONTROL = (
+    "A control: what the same training without writes makes, to be compared with. It never learned to be written to."
+)
 _LIMITS = """- The fast weights do not recall rare exact strings (names, codes, dates); the notepad does.
 - It is as able and as biased as its base model, in that model's languages.
 - It learns whatever it reads, true or not. A memory forgets a document only by replaying without it.
