@@ -154,7 +154,10 @@ def test_text_to_memory(tmp_path, capsys):
     evaluated = f"compare --data {data} --documents 1 --tokens 1024 --model tiny --compare swa,ttt --weights {file}"
     data.write_text(json.dumps({"text": text}) + "\n")
     assert evaluate([*evaluated.split(), "--json", str(result)]) == 0
-    assert main(["card", str(file), "--data-about", "lamps, CC0", "--evaluation", str(result)]) == 0
+    codes = tmp_path / "needles.json"
+    hidden = f"needles --data {data} --documents 1 --tokens 1024 --distances 256 --no-notepad --model tiny"
+    assert evaluate([*hidden.split(), "--weights", str(file), "--json", str(codes)]) == 0
+    assert main(["card", str(file), "--data-about", "lamps, CC0", "--evaluation", str(result), str(codes)]) == 0
     card = file.with_suffix(".md").read_text()
     expected = [
         "lamps, CC0. Files: d.jsonl.",
@@ -163,6 +166,7 @@ def test_text_to_memory(tmp_path, capsys):
         "4, 2,000",
     ]
     expected += ["| Hours | 0.0", "PyTorch", "| Seed | 0 |", "| ttt | ", "ttt - swa, worst bin", "## Limits"]
+    expected += ["| 256 | "]  # of the needles
     assert [part for part in expected if part not in card] == []
     assert "not stated" not in card
     assert str(tmp_path) not in card

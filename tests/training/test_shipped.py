@@ -146,6 +146,7 @@ def test_the_whole_road_on_tiny(tmp_path: Path, minilm: object) -> None:
     out = tmp_path / "out"
     card = (out / "tiny-ttt.md").read_text()
     assert "Apache-2.0" in card
+    assert "| hybrid exact |" in card
     results = {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
     tried = {about.split(":")[0] for about in results["controls"]["results"]["control"]["tried"]}
     assert tried == {"control-0.0002", "control-0.0004", "control-0.0008"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ttt_memory.errors import InvalidInputError
 from ttt_memory.model.initialisation import Initialisation
+from ttt_training.evaluate.tables import recalled
 
 NOT_STATED = "not stated"
 _LEARNED = "A learned initialisation of test-time-trained fast weights."
@@ -118,6 +119,9 @@ def _evaluation(path: Path) -> list[str]:
                 late = one["mean_after_4096"]
                 lines.append(f"| {name} | {one['mean']:.3f} | {'' if late is None else f'{late:.3f}'} |")
             lines.append("")
+        if "by_distance" in found:
+            heads, rows = recalled(found)
+            lines += [_row(heads), _row(["---"] * len(heads)), *map(_row, rows)]
         if reached := found.get("targets"):
             lines += ["| target | bar | measured | |", "| --- | --- | --- | --- |"]
             for one in reached:
@@ -126,6 +130,10 @@ def _evaluation(path: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(f"{path.name} is no result of `ttt_training.evaluate`.", why=repr(error)) from error
     return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _count(value: int | None) -> str:

@@ -76,6 +76,11 @@ def drift(found: Mapping[str, Any]) -> None:
 
 def needles(found: Mapping[str, Any]) -> None:
     """Recall by distance."""
+    show("Codes recalled: closed book, with the window, with the notepad", *recalled(found))
+
+
+def recalled(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of what `needles` found; the terminal and the model card show the same."""
     rows = [
         [f"{int(distance):,}", *(f"{here['weights'][k]:.2f}" for k in ("chosen", "exact", "nats"))]
         + [f"{here['w0'][k]:.2f}" for k in ("chosen", "nats")]
@@ -83,7 +88,7 @@ def needles(found: Mapping[str, Any]) -> None:
         for distance, here in found["by_distance"].items()
     ]
     heads = ["tokens from the end", "chosen", "exact", "nats", "W0 chosen", "W0 nats", "window exact", "hybrid exact"]
-    show("Codes recalled: closed book, with the window, with the notepad", heads, rows)
+    return heads, rows
 
 
 def _targets(found: Mapping[str, Any]) -> None:
