@@ -16,6 +16,7 @@ _LEARNED = "A learned initialisation of test-time-trained fast weights."
 _CONTROL = (
     "A control: what the same training without writes makes, to be compared with. It never learned to be written to."
 )
+_CODES = "Codes hidden in each text. `chosen`: over nine others; `exact`: written out; `nats`: per token of it."
 _LIMITS = """- The fast weights do not recall rare exact strings (names, codes, dates); the notepad does.
 - It is as able and as biased as its base model, in that model's languages.
 - It learns whatever it reads, true or not. A memory forgets a document only by replaying without it.
@@ -121,7 +122,7 @@ def _evaluation(path: Path) -> list[str]:
             lines.append("")
         if "by_distance" in found:
             heads, rows = recalled(found)
-            lines += [_row(heads), _row(["---"] * len(heads)), *map(_row, rows)]
+            lines += [_CODES, "", _row(heads), _row(["---"] * len(heads)), *map(_row, rows)]
         if reached := found.get("targets"):
             lines += ["| target | bar | measured | |", "| --- | --- | --- | --- |"]
             for one in reached:
